@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one description of an attention call that the public functions, dispatch and every backend share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionProblem:
+    """What one call computes, beside the tensors q, k and v.
+
+    Layouts of q, k, v: dense (batch, seqlen, heads, headdim); varlen (total, heads, headdim) where the
+    matching ``cu_seqlens`` is given; paged keys and values (num_pages, page_size, heads_kv, headdim) where
+    ``block_table`` is given. Sequence lengths: ``cu_seqlens`` else the dense extent, cut to ``seqused``;
+    ``leftpad_k`` keys at the start of each row are invisible.
+
+    Key j of seqlen_k is visible to row i of seqlen_q iff
+    ``i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k - seqlen_q + window_right``
+    (-1 = unbounded; ``causal`` means window_right = 0: bottom-right alignment).
+
+    Score: ``s = softmax_scale * q.k``; ``s = softcap * tanh(s / softcap)`` if softcap > 0;
+    ``s -= alibi_slope * |i + seqlen_k - seqlen_q - j|``; ``s += bias``; then the softmax over visible keys, with one
+    extra logit ``sink[head]`` in the denominator only, then dropout (kept entries divided by 1 - dropout_p).
+    LSE is the natural log of that denominator (sink included). A row that sees no key has O = 0, LSE = -inf.
+    """
+
+    softmax_scale: float
+    max_seqlen_q: int
+    max_seqlen_k: int
+    causal: bool = False
+    window_left: int = -1
+    window_right: int = -1  # already 0 when causal
+    softcap: float = 0.0
+    dropout_p: float = 0.0
+    deterministic: bool = False
+    batch_invariant: bool = False
+    num_splits: int = 0  # 0 = heuristic
+    cu_seqlens_q: Tensor | None = None  # (batch + 1,) int32
+    cu_seqlens_k: Tensor | None = None  # (batch + 1,) int32
+    seqused_q: Tensor | None = None  # (batch,) int32
+    seqused_k: Tensor | None = None  # (batch,) int32
+    leftpad_k: Tensor | None = None  # (batch,) int32
+    cache_batch_idx: Tensor | None = None  # (batch,) int32: batch row -> row of k and v
+    block_table: Tensor | None = None  # (batch, max_pages) int32
+    alibi_slopes: Tensor | None = None  # (heads_q,) or (batch, heads_q) fp32
+    sink: Tensor | None = None  # (heads_q,) fp32
+    bias: Tensor | None = None  # 4-D, each extent 1 or full: (batch, heads_q, seqlen_q, seqlen_k)
+    q_descale: Tensor | None = None  # (batch, heads_kv) fp32, any strides
+    k_descale: Tensor | None = None
+    v_descale: Tensor | None = None
+    rng_state: Tensor | None = None  # (2,) int64: Philox seed and offset, when dropout_p > 0
