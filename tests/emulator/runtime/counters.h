@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What one kernel launch did, in numbers. Every host thread of exec fills its own Counters; launch merges them.
+// What one kernel launch did, in numbers. Every host thread of exec fills its own Counters; launch
+// merges them.
 #pragma once
 
 #include <array>
@@ -75,8 +76,9 @@ struct Counters {
     std::array<uint64_t, kInstrClasses> warp_instructions{};
     std::array<uint64_t, kInstrClasses> thread_instructions{};
 
-    uint64_t ex2 = 0;           // threads that executed ex2
-    uint64_t tensor_flops = 0;  // 2 * m * n * k of every dense matrix instruction (integer ones too)
+    uint64_t ex2 = 0;  // threads that executed ex2
+    uint64_t tensor_flops =
+        0;  // 2 * m * n * k of every dense matrix instruction (integer ones too)
 
     uint64_t shared_requests = 0;
     uint64_t shared_wavefronts = 0;
