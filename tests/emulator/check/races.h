@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Happens-before race detector for shared memory (one per cluster) and global memory (one per
+// launch).
+//
+// An agent is a warp or a channel of asynchronous operations (see Channel). Every warp has two
+// vector clocks:
+//   C  what happened before,
+//   P  what happened before and was made visible to the async proxy by a fence.proxy.async on the
+//   way.
+// Generic writes that an async-proxy access reads or overwrites must be in P of the warp that
+// issued the access.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "check/clock.h"
+#include "check/report.h"
+#include "check/shadow.h"
+
+namespace emu::check {
+
+class ClusterRaces;
+
+// Operations that complete asynchronously and are waited for together. One per warp and kind for
+// what has wait_group (cp.async; bulk .read and bulk; wgmma; tcgen05), one per mbarrier for what
+// completes on an mbarrier.
+struct Channel {
+    AgentId agent = 0;
+    uint32_t begun = 0;              // epoch of the latest operation
+    uint32_t done = 0;               // every operation up to this epoch has completed
+    std::vector<uint8_t> completed;  // flags of epochs done + 1 ...
+};
+
+// One asynchronous operation in flight: what its issuer knew when it was issued.
+struct AsyncOp {
+    Channel* channel = nullptr;
+    uint32_t epoch = 0;  // position in the channel
+    AgentId issuer = 0;
+    uint32_t issuer_epoch = 0;
+    uint32_t pc = 0;
+    Proxy proxy = Proxy::Async;
+    std::shared_ptr<const Clocks> known;
+};
+
+// bar, barrier.cluster: arrivals collect in `pending`; complete() moves them to `completed`, where
+// waiters read.
+struct BarrierSync {
+    Clocks pending, completed;
+};
+
+// mbarrier: like BarrierSync, and the channel of the copies that signal it.
+struct MbarrierSync {
+    Clocks pending, completed;
+    Channel channel;
+};
+
+class ClusterRaces {
+  public:
+    // first_cta: linear grid index of each CTA of the cluster, by rank. shared_bytes: window of one
+    // CTA.
+    ClusterRaces(const LaunchInfo& launch, GlobalShadow& global, std::vector<uint64_t> ctas,
+                 uint32_t warps_per_cta, uint64_t shared_bytes);
+    ~ClusterRaces();
+    ClusterRaces(const ClusterRaces&) = delete;
+    ClusterRaces& operator=(const ClusterRaces&) = delete;
+
+    AgentId warp(uint32_t rank, uint32_t warp_in_cta) const {
+        return rank * warps_per_cta_ + warp_in_cta;
+    }
+
+    // --- Accesses. One call for a warp instruction; throws Fault (cudaErrorLaunchFailure) on a
+    // race. bytes per lane: 1, 2, 4, 8, 16 (32 for global), naturally aligned, inside the window.
+    // rank: whose shared memory. values: for writes, lane l's bytes at values + l * bytes, to tell
+    // lanes of one instruction that write different values to one address; nullptr skips that.
+    void shared(const Access& access, uint32_t rank, const uint32_t* offset, uint32_t mask,
+                uint32_t bytes, const void* values = nullptr);
+    void global(const Access& access, const uint64_t* address, uint32_t mask, uint32_t bytes,
+                const void* values = nullptr);
+
+    // --- Synchronisation of warps.
+    void release(AgentId agent, Clocks& sync);  // everything before is handed over
+    void acquire(AgentId agent, const Clocks& sync);
+    // bar.sync = arrive by each warp, complete() at the last arrival, wait by each warp that
+    // resumes. bar.arrive only arrives. barrier.cluster.arrive.release / .wait.acquire alike;
+    // .relaxed arrives call nothing.
+    void arrive(AgentId agent, BarrierSync& barrier) { release(agent, barrier.pending); }
+    void complete(BarrierSync& barrier);
+    void wait(AgentId agent, const BarrierSync& barrier) { acquire(agent, barrier.completed); }
+    // mbarrier: arrive (.release), complete() whenever a phase ends, wait when a test of the phase
+    // succeeds (.acquire).
+    void arrive(AgentId agent, MbarrierSync& barrier) { release(agent, barrier.pending); }
+    void complete(MbarrierSync& barrier);
+    void wait(AgentId agent, const MbarrierSync& barrier) { acquire(agent, barrier.completed); }
+
+    // fence.proxy.async (any state space): what the warp knows becomes visible to the async proxy.
+    void fence_proxy_async(AgentId agent);
+    // membar, fence.acq_rel, fence.sc: later strong writes release, earlier strong reads acquire.
+    void fence(AgentId agent, Scope scope);
+
+    // --- Atomics and strong loads and stores, besides shared()/global(): synchronisation through
+    // the location. key: generic address, or shared_key(rank, offset). acquire/release: qualifiers
+    // of the instruction (relaxed has neither but still pairs with fences). rmw: atom and red; a
+    // store that is no rmw starts a new release sequence. Skip this for floating-point atomics:
+    // nobody synchronises through them.
+    struct Strong {
+        bool reads = false, writes = false, rmw = false;
+        bool acquire = false, release = false;
+        Scope scope = Scope::Gpu;
+    };
+    void strong(AgentId agent, uint64_t key, const Strong& how);
+    static uint64_t shared_key(uint32_t rank, uint32_t offset) {
+        return (uint64_t{1} << 63) | (uint64_t{rank} << 32) | offset;
+    }
+
+    // --- Asynchronous operations. Call begin() and the accesses when the instruction is ISSUED,
+    // finish() when the effect has really been performed. The detector then reports the premature
+    // access under every schedule.
+    void open(Channel& channel);  // gives the channel its agent; once per channel
+    void open(MbarrierSync& barrier) { open(barrier.channel); }
+    AsyncOp begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy);
+    void shared_range(const AsyncOp& op, Op kind, uint32_t rank, uint64_t offset, uint64_t bytes);
+    void global_range(const AsyncOp& op, Op kind, uint64_t address, uint64_t bytes);
+    // Lane-wise forms, for cp.async.
+    void shared(const AsyncOp& op, Op kind, uint32_t rank, const uint32_t* offset, uint32_t mask,
+                uint32_t bytes);
+    void global(const AsyncOp& op, Op kind, const uint64_t* address, uint32_t mask, uint32_t bytes);
+    void finish(const AsyncOp& op);
+    // The agent has waited for every operation of the channel up to this epoch (wait_group).
+    void wait(AgentId agent, const Channel& channel, uint32_t epoch);
+    // cp.async.mbarrier.arrive, tcgen05.commit: the arrival carries the channel's operations up to
+    // this epoch.
+    void arrive_channel(MbarrierSync& barrier, const Channel& channel, uint32_t epoch);
+
+  private:
+    friend class Shadow;
+    struct State;
+    const LaunchInfo& launch_;
+    GlobalShadow& global_;
+    uint32_t warps_per_cta_;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace emu::check
