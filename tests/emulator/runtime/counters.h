@@ -10,34 +10,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "exec/machine.h"
+
 namespace emu {
 
-enum class InstrClass : uint8_t {
-    Integer,
-    Fp32,
-    Fp64,
-    Half,        // fp16, bf16 and packed forms
-    Convert,     // cvt
-    Special,     // ex2, lg2, rcp, rsqrt, sqrt, sin, cos, tanh, div
-    Move,        // mov, cvta, mapa, selp, prmt, ld.param
-    Compare,     // set, setp
-    LoadGlobal,  // also loads of constant banks and local memory
-    StoreGlobal,
-    LoadShared,  // ld.shared, ldmatrix, ld.shared::cluster
-    StoreShared,
-    Atomic,     // atom, red, redux
-    AsyncCopy,  // cp.async, cp.async.bulk, cp.reduce, prefetch
-    Tensor,     // mma, wgmma, tcgen05
-    Barrier,    // bar, barrier, mbarrier, fence, membar, wait_group
-    Exchange,   // shfl, vote, match, elect, activemask
-    Control,    // bra, call, ret, exit
-    Other,
-    kCount
-};
+inline constexpr size_t kClasses = static_cast<size_t>(Class::count);
 
-inline constexpr size_t kInstrClasses = static_cast<size_t>(InstrClass::kCount);
-
-const char* instr_class_name(InstrClass c);
+const char* class_name(Class c);  // "integer", "fp32", ...
 
 // Set of the 32-byte sectors touched: one bit per sector, pages of 4096 sectors.
 class SectorSet {
@@ -73,8 +52,8 @@ struct SharedSite {
 };
 
 struct Counters {
-    std::array<uint64_t, kInstrClasses> warp_instructions{};
-    std::array<uint64_t, kInstrClasses> thread_instructions{};
+    std::array<uint64_t, kClasses> warp_instructions{};
+    std::array<uint64_t, kClasses> thread_instructions{};
 
     uint64_t ex2 = 0;  // threads that executed ex2
     uint64_t tensor_flops =
@@ -100,7 +79,7 @@ struct Counters {
     uint64_t mbarrier_waits = 0;  // a warp stopped at an mbarrier phase
     uint64_t async_waits = 0;     // a warp stopped at a wait_group or bulk wait_group
 
-    void count(InstrClass c, unsigned lanes) {
+    void count(Class c, unsigned lanes) {
         warp_instructions[static_cast<size_t>(c)] += 1;
         thread_instructions[static_cast<size_t>(c)] += lanes;
     }
