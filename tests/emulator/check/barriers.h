@@ -9,30 +9,23 @@
 
 namespace emu::check {
 
-// bar.{sync,arrive,red} id, count of one CTA. Keeps what is expected of the current generation of
-// each barrier.
-class NamedBarriers {
-  public:
-    static constexpr uint32_t kBarriers = 16;
-    // count: threads (0 = all of the CTA, as when the operand is absent). Throws when id >= 16,
-    // when count is no multiple of 32 or beyond the CTA, when it differs from the count of arrivals
-    // still waiting, when the warp has already arrived in this generation. Returns true when this
-    // arrival completes the generation.
-    bool arrive(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t count, bool sync);
-    uint32_t arrived(uint32_t id) const { return barriers_[id].arrived; }
-    uint32_t expected(uint32_t id) const { return barriers_[id].expected; }
-    // At the end of the CTA: a barrier with arrivals that nobody completed (bar.arrive without
-    // partner).
-    void at_exit(const LaunchInfo& launch, uint64_t cta) const;
-
-  private:
-    struct State {
-        uint32_t expected = 0, arrived = 0;  // threads
-        uint64_t arrived_warps = 0;          // bit per warp
-        Site first;
-    };
-    State barriers_[kBarriers];
-};
+// bar.{sync,arrive,red} and barrier.*; counts are in threads.
+namespace bar {
+// Throws when id >= 16, count is no multiple of 32, is 0 or exceeds the threads of the CTA
+// (barrier.cta.* alike).
+void check_operands(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t count);
+// This arrival names another count than those that still wait at the barrier.
+Fault count_mismatch(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t count,
+                     uint32_t expected, uint32_t arrived, const Site& first);
+// More threads arrive than the barrier expects in this generation.
+Fault too_many(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t arrived,
+               uint32_t expected);
+// The warp arrives again before the generation of its earlier arrival is complete.
+Fault arrived_twice(const LaunchInfo& launch, const Site& site, uint32_t id);
+// The CTA ended while arrivals at a barrier were never completed (bar.arrive without a partner).
+Fault unfinished(const LaunchInfo& launch, const Site& first, uint32_t id, uint32_t arrived,
+                 uint32_t expected);
+}  // namespace bar
 
 constexpr int64_t kMaxTxCount =
     (1 << 20) - 1;  // range of the tx-count: -kMaxTxCount .. kMaxTxCount

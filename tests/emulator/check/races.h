@@ -43,6 +43,7 @@ struct AsyncOp {
     uint32_t pc = 0;
     Proxy proxy = Proxy::Async;
     std::shared_ptr<const Clocks> known;
+    mutable uint32_t records[2][2] = {};  // [space][read, write], made on first use
 };
 
 // bar, barrier.cluster: arrivals collect in `pending`; complete() moves them to `completed`, where
@@ -59,8 +60,11 @@ struct MbarrierSync {
 
 class ClusterRaces {
   public:
-    // first_cta: linear grid index of each CTA of the cluster, by rank. shared_bytes: window of one
-    // CTA.
+    // A shared address is rank << kRankShift | offset, as in exec/machine.h.
+    static constexpr uint32_t kRankShift = 24;
+    static constexpr uint32_t kOffsetMask = (1u << kRankShift) - 1;
+
+    // ctas: linear grid index of each CTA of the cluster, by rank. shared_bytes: window of one CTA.
     ClusterRaces(const LaunchInfo& launch, GlobalShadow& global, std::vector<uint64_t> ctas,
                  uint32_t warps_per_cta, uint64_t shared_bytes);
     ~ClusterRaces();
@@ -72,13 +76,16 @@ class ClusterRaces {
     }
 
     // --- Accesses. One call for a warp instruction; throws Fault (cudaErrorLaunchFailure) on a
-    // race. bytes per lane: 1, 2, 4, 8, 16 (32 for global), naturally aligned, inside the window.
-    // rank: whose shared memory. values: for writes, lane l's bytes at values + l * bytes, to tell
-    // lanes of one instruction that write different values to one address; nullptr skips that.
-    void shared(const Access& access, uint32_t rank, const uint32_t* offset, uint32_t mask,
-                uint32_t bytes, const void* values = nullptr);
+    // race. Addresses are in bounds and naturally aligned. bytes per lane: 1, 2, 4, 8, 16 (or 32
+    // for global). values: for writes, lane l's bytes at values + l * bytes, to tell lanes of one
+    // instruction that write different values to one address; nullptr skips that.
+    void shared(const Access& access, const uint32_t* address, uint32_t mask, uint32_t bytes,
+                const void* values = nullptr);
     void global(const Access& access, const uint64_t* address, uint32_t mask, uint32_t bytes,
                 const void* values = nullptr);
+    // A contiguous range touched by the warp as a whole (no lane to name), any alignment.
+    void shared_range(const Access& access, uint32_t address, uint64_t bytes);
+    void global_range(const Access& access, uint64_t address, uint64_t bytes);
 
     // --- Synchronisation of warps.
     void release(AgentId agent, Clocks& sync);  // everything before is handed over
@@ -101,31 +108,32 @@ class ClusterRaces {
     void fence(AgentId agent, Scope scope);
 
     // --- Atomics and strong loads and stores, besides shared()/global(): synchronisation through
-    // the location. key: generic address, or shared_key(rank, offset). acquire/release: qualifiers
-    // of the instruction (relaxed has neither but still pairs with fences). rmw: atom and red; a
-    // store that is no rmw starts a new release sequence. Skip this for floating-point atomics:
-    // nobody synchronises through them.
+    // the location. key: global address, or shared_key(shared address). acquire/release: qualifiers
+    // of the instruction (relaxed has neither but still pairs with fences). A write that is no rmw
+    // (st) starts a new release sequence. Call it after the read and before the write takes effect
+    // for others; once per distinct address. Skip it for floating-point atomics: nobody
+    // synchronises through them.
     struct Strong {
-        bool reads = false, writes = false, rmw = false;
+        bool reads = false, writes = false;
         bool acquire = false, release = false;
         Scope scope = Scope::Gpu;
     };
     void strong(AgentId agent, uint64_t key, const Strong& how);
-    static uint64_t shared_key(uint32_t rank, uint32_t offset) {
-        return (uint64_t{1} << 63) | (uint64_t{rank} << 32) | offset;
-    }
+    static uint64_t shared_key(uint32_t address) { return (uint64_t{1} << 63) | address; }
 
     // --- Asynchronous operations. Call begin() and the accesses when the instruction is ISSUED,
     // finish() when the effect has really been performed. The detector then reports the premature
-    // access under every schedule.
+    // access under every schedule. Proxy::Generic for cp.async, Proxy::Async for bulk copies, wgmma
+    // and tcgen05.
     void open(Channel& channel);  // gives the channel its agent; once per channel
-    void open(MbarrierSync& barrier) { open(barrier.channel); }
+    void open(MbarrierSync& barrier) {
+        open(barrier.channel);
+    }  // at the first init; a second init keeps the object
     AsyncOp begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy);
-    void shared_range(const AsyncOp& op, Op kind, uint32_t rank, uint64_t offset, uint64_t bytes);
+    void shared_range(const AsyncOp& op, Op kind, uint32_t address, uint64_t bytes);
     void global_range(const AsyncOp& op, Op kind, uint64_t address, uint64_t bytes);
     // Lane-wise forms, for cp.async.
-    void shared(const AsyncOp& op, Op kind, uint32_t rank, const uint32_t* offset, uint32_t mask,
-                uint32_t bytes);
+    void shared(const AsyncOp& op, Op kind, const uint32_t* address, uint32_t mask, uint32_t bytes);
     void global(const AsyncOp& op, Op kind, const uint64_t* address, uint32_t mask, uint32_t bytes);
     void finish(const AsyncOp& op);
     // The agent has waited for every operation of the channel up to this epoch (wait_group).
@@ -135,8 +143,23 @@ class ClusterRaces {
     void arrive_channel(MbarrierSync& barrier, const Channel& channel, uint32_t epoch);
 
   private:
-    friend class Shadow;
     struct State;
+    void shared_words(const View& v, uint32_t record, const uint32_t* address, uint32_t mask,
+                      uint32_t bytes);
+    void global_words(const View& v, uint32_t record, const uint64_t* address, uint32_t mask,
+                      uint32_t bytes);
+    void shared_words_of_range(const View& v, uint32_t record, uint32_t address, uint64_t bytes);
+    void global_words_of_range(const View& v, uint32_t record, uint64_t address, uint64_t bytes);
+    template <class Address>
+    void check_lanes(const View& v, const Address* address, uint32_t mask, uint32_t bytes,
+                     const uint8_t* values) const;
+    Fault clash(const View& view, int lane, uint64_t address, uint32_t other, Conflict kind,
+                bool in_shared) const;
+    Fault lanes_clash(const View& view, int first, int second, uint64_t address,
+                      bool in_shared) const;
+    std::string place(uint64_t address, bool in_shared) const;
+    Site site(const Record& record, int lane) const;
+
     const LaunchInfo& launch_;
     GlobalShadow& global_;
     uint32_t warps_per_cta_;

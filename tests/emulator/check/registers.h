@@ -31,7 +31,7 @@ class InFlightRegisters {
     };
     std::vector<Span> spans_;
     std::vector<uint8_t> marks_;  // by register: 1 read by, 2 written by
-    void rebuild();
+    void mark(uint32_t reg, bool written);
 };
 
 }  // namespace emu::check

@@ -20,9 +20,10 @@ class TensorMemoryLedger {
     void at_exit(const LaunchInfo& launch, uint64_t cta) const;  // leaked columns
 
   private:
-    uint16_t owner_[kColumns / 32] = {};  // allocation number per 32 columns, 0 = free
-    uint32_t size_[kColumns / 32 + 1] = {};
-    Site where_[kColumns / 32 + 1];
+    static constexpr uint32_t kUnits = kColumns / 32;
+    uint32_t size_[kUnits] = {};   // columns of the allocation that holds these 32, 0 = free
+    uint32_t start_[kUnits] = {};  // its first column
+    Site where_[kUnits];           // its tcgen05.alloc
     bool relinquished_ = false;
 };
 

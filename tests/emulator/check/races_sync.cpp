@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What orders accesses: barriers, mbarriers, fences, atomics, waits for asynchronous operations.
+#include "check/races_state.h"
+
+namespace emu::check {
+
+void ClusterRaces::release(AgentId agent, Clocks& sync) {
+    state_->close_epoch(agent);
+    sync.join(state_->agents[agent].clocks);
+}
+
+void ClusterRaces::acquire(AgentId agent, const Clocks& sync) {
+    state_->agents[agent].clocks.join(sync);
+    state_->agents[agent].snapshot.reset();
+}
+
+void ClusterRaces::complete(BarrierSync& barrier) {
+    std::swap(barrier.completed, barrier.pending);
+    barrier.pending.clear();
+}
+
+void ClusterRaces::complete(MbarrierSync& barrier) {
+    // Arrivals are read-modify-writes of one object: later phases carry what earlier ones released.
+    barrier.completed.join(barrier.pending);
+    barrier.pending.clear();
+    barrier.completed.c.raise(barrier.channel.agent, barrier.channel.done);
+}
+
+void ClusterRaces::fence_proxy_async(AgentId id) {
+    state_->close_epoch(id);
+    State::Agent& agent = state_->agents[id];
+    agent.clocks.p = agent.clocks.c;
+    agent.snapshot.reset();
+}
+
+void ClusterRaces::fence(AgentId id, Scope scope) {
+    state_->close_epoch(id);
+    State::Agent& agent = state_->agents[id];
+    for (int level = 0; level <= level_of(scope); ++level) {
+        if (agent.seen[level]) {
+            agent.clocks.join(*agent.seen[level]);
+            agent.seen[level].reset();
+            agent.snapshot.reset();
+        }
+    }
+    for (int level = 0; level <= level_of(scope); ++level) {
+        agent.fenced[level] = std::make_unique<Clocks>(agent.clocks);
+    }
+}
+
+namespace {
+
+void give(Clock::Foreign& to, uint32_t serial, const Clock& from) {
+    Clock::join_into(to, serial, std::make_shared<const Clock::Dense>(from.local));
+    if (from.foreign) {
+        for (const auto& [cluster, dense] : *from.foreign) {
+            Clock::join_into(to, cluster, dense);
+        }
+    }
+}
+
+void take(Clock& to, uint32_t serial, const Clock::Foreign& from) {
+    for (const auto& [cluster, dense] : from) {
+        if (cluster != serial) {
+            to.join_foreign(cluster, dense);
+            continue;
+        }
+        if (to.local.size() < dense->size()) {
+            to.local.resize(dense->size(), 0);
+        }
+        for (size_t i = 0; i < dense->size(); ++i) {
+            to.local[i] = std::max(to.local[i], (*dense)[i]);
+        }
+    }
+}
+
+}  // namespace
+
+void ClusterRaces::strong(AgentId id, uint64_t key, const Strong& how) {
+    State& s = *state_;
+    State::Agent& agent = s.agents[id];
+    const bool in_shared = (key >> 63) != 0;
+    const bool gives = how.writes && (how.release || agent.fenced[0]);
+    const bool resets = how.writes && !how.reads;
+    GlobalShadow::SyncShard* shard = in_shared ? nullptr : &global_.shard(key);
+    std::unique_lock<std::mutex> lock;
+    if (shard != nullptr) {
+        lock = std::unique_lock(shard->mutex);
+    }
+    auto& locations = in_shared ? s.locations : shard->locations;
+    auto it = locations.find(key);
+    if (it == locations.end()) {
+        if (!gives) {
+            return;
+        }
+        it = locations.try_emplace(key).first;
+    }
+    SyncLocation& location = it->second;
+    const uint64_t cta = uint64_t{s.serial} << 32 | id / warps_per_cta_;
+    const auto at_level = [&](int level) -> ScopedClocks& {
+        return level == 0   ? location.cta[cta]
+               : level == 1 ? location.cluster[s.serial]
+                            : location.gpu;
+    };
+    const int top = level_of(how.scope);
+    if (how.reads) {
+        for (int level = 0; level <= top; ++level) {
+            const ScopedClocks& from = at_level(level);
+            if (from.c.empty()) {
+                continue;
+            }
+            Clocks* to = &agent.clocks;
+            if (!how.acquire) {
+                if (!agent.seen[level]) {
+                    agent.seen[level] = std::make_unique<Clocks>();
+                }
+                to = agent.seen[level].get();
+            }
+            take(to->c, s.serial, from.c);
+            take(to->p, s.serial, from.p);
+            if (how.acquire) {
+                agent.snapshot.reset();
+            }
+        }
+    }
+    if (resets) {
+        location = SyncLocation{};
+    }
+    if (gives) {
+        if (how.release) {
+            s.close_epoch(id);
+        }
+        for (int level = 0; level <= top; ++level) {
+            const Clocks* from = how.release ? &agent.clocks : agent.fenced[level].get();
+            if (from != nullptr) {
+                give(at_level(level).c, s.serial, from->c);
+                give(at_level(level).p, s.serial, from->p);
+            }
+        }
+    }
+}
+
+void ClusterRaces::open(Channel& channel) {
+    channel.agent = state_->agents_made++;
+}
+
+AsyncOp ClusterRaces::begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy) {
+    AsyncOp op;
+    op.channel = &channel;
+    op.epoch = ++channel.begun;
+    op.issuer = issuer;
+    op.issuer_epoch = state_->close_epoch(issuer);
+    op.pc = pc;
+    op.proxy = proxy;
+    State::Agent& agent = state_->agents[issuer];
+    if (!agent.snapshot) {
+        agent.snapshot = std::make_shared<const Clocks>(agent.clocks);
+    }
+    op.known = agent.snapshot;
+    return op;
+}
+
+void ClusterRaces::finish(const AsyncOp& op) {
+    Channel& channel = *op.channel;
+    const uint32_t ahead = op.epoch - channel.done - 1;
+    if (ahead >= channel.completed.size()) {
+        channel.completed.resize(ahead + 1, 0);
+    }
+    channel.completed[ahead] = 1;
+    size_t n = 0;
+    while (n < channel.completed.size() && channel.completed[n] != 0) {
+        ++n;
+    }
+    channel.completed.erase(channel.completed.begin(),
+                            channel.completed.begin() + static_cast<long>(n));
+    channel.done += static_cast<uint32_t>(n);
+}
+
+void ClusterRaces::wait(AgentId agent, const Channel& channel, uint32_t epoch) {
+    state_->agents[agent].clocks.c.raise(channel.agent, epoch);
+    state_->agents[agent].snapshot.reset();
+}
+
+void ClusterRaces::arrive_channel(MbarrierSync& barrier, const Channel& channel, uint32_t epoch) {
+    barrier.pending.c.raise(channel.agent, epoch);
+}
+
+}  // namespace emu::check
