@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Backward attention."""
+"""Backward attention (Dao, arXiv 2307.08691, algorithm 2): scores are recomputed from q, k and LSE, tile by tile."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-    from limelight.problem import AttentionProblem
+from limelight.problem import AttentionProblem
+from limelight.torch_path import fused
+from limelight.torch_path.forward import is_fp8, make_context
+from limelight.torch_path.plan import Group, make_plan
+from limelight.torch_path.scores import TileContext, bias_slices
+from limelight.torch_path.tokens import Span
+
+_INF = float("inf")
 
 
 class Gradients(NamedTuple):
@@ -36,7 +43,166 @@ def backward(
 ) -> Gradients:
     """Return the gradients of sum(dout * out) + sum(dlse * lse).
 
-    out and lse are what ``forward`` returned for the same problem; dlse has lse's shape, or is None for zero.
-    need_dbias, need_dsink: whether to compute the gradient of problem.bias and problem.sink, if present.
+    out and lse are what ``forward`` returned for the same problem; dlse has lse's shape, or is None for zero. k and v may
+    be packed, paged or chosen rows of a cache: every slot receives the sum of what reads it. need_dbias, need_dsink:
+    whether to compute the gradient of problem.bias and problem.sink, if present. Rows with LSE = -inf get and give zero
+    gradients. Every sum has a fixed order, so equal inputs give equal bits. Extra memory: dk and dv in fp32, one row block
+    of everything else. Raises ValueError for FP8 tensors.
     """
-    raise NotImplementedError("the torch path has no backward so far")
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if is_fp8(tensor.dtype):
+            raise ValueError(
+                f"{name} is {tensor.dtype}: FP8 attention has no backward; use bfloat16 or float16"
+            )
+    plan = make_plan(q, k, problem)
+    context = make_context(q, k, problem, plan)
+    run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink)
+    for group in plan.groups:
+        if dlse is None and fused.serves(q, k, v, problem, plan, group):
+            run.fused_group(group)
+        else:
+            for rows in plan.row_blocks(group):
+                run.row_block(group, rows)
+    return run.gradients()
+
+
+class _Run:
+    """The accumulators of one call."""
+
+    def __init__(
+        self,
+        context: TileContext,
+        dout: Tensor,
+        dlse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        need_dbias: bool,
+        need_dsink: bool,
+    ) -> None:
+        problem, dtype = context.problem, context.dtype
+        self.context, self.problem, self.plan = context, problem, context.plan
+        self.q, self.k, self.v, self.out, self.dout = q, k, v, out, dout
+        # (tokens..., heads, 1), so that rows are read like those of q.
+        self.lse = lse.transpose(-1, -2).unsqueeze(-1)
+        self.dlse = None if dlse is None else dlse.transpose(-1, -2).unsqueeze(-1)
+        self.dq = q.new_zeros(_with_spare(q, problem.cu_seqlens_q))
+        packed_k = problem.cu_seqlens_k if problem.block_table is None else None
+        self.dk = k.new_zeros(_with_spare(k, packed_k), dtype=dtype)
+        self.dv = v.new_zeros(_with_spare(v, packed_k), dtype=dtype)
+        self.packed_k = packed_k is not None
+        self.dbias: Tensor | None = None
+        if problem.bias is not None and need_dbias:
+            reduced = any(
+                extent == 1 and full > 1
+                for extent, full in zip(
+                    problem.bias.shape, (self.plan.batch, q.shape[-2], 2, 2), strict=True
+                )
+            )
+            self.dbias = torch.zeros_like(problem.bias, dtype=dtype if reduced else None)
+        self.dsink: Tensor | None = None
+        if problem.sink is not None and need_dsink:
+            self.dsink = q.new_zeros(context.heads, dtype=dtype)
+
+    def gradients(self) -> Gradients:
+        q, k, v, problem = self.q, self.k, self.v, self.problem
+        dbias, dsink = self.dbias, self.dsink
+        if dbias is not None and problem.bias is not None:
+            dbias = dbias.to(problem.bias.dtype)
+        if dsink is not None and problem.sink is not None:
+            dsink = dsink.flatten().to(problem.sink.dtype)
+        return Gradients(
+            self.dq if problem.cu_seqlens_q is None else self.dq[:-1],
+            (self.dk[:-1] if self.packed_k else self.dk).to(k.dtype),
+            (self.dv[:-1] if self.packed_k else self.dv).to(v.dtype),
+            dbias,
+            dsink,
+        )
+
+    def fused_group(self, group: Group) -> None:
+        """The gradients of a group whose forward the fused operator computes."""
+        rows = Span(group.first, group.last, 0, group.rows)
+        keys = Span(group.first, group.last, 0, group.keys)
+        dq, dk, dv = fused.backward(
+            self.dout, self.q, self.k, self.v, self.out, self.lse, self.problem, self.plan, group
+        )
+        self.plan.q_tokens.write(self.dq, rows, dq)
+        self.plan.k_tokens.add(self.dk, keys, dk)
+        self.plan.k_tokens.add(self.dv, keys, dv)
+        if self.dsink is not None:
+            for block in self.plan.row_blocks(group):
+                self._statistics(block)
+
+    def _statistics(self, rows: Span) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """dout, delta, LSE (+inf where no key is seen, so that P = 0) and the live rows of a block; adds to dsink."""
+        context = self.context
+        lse = context.read_rows(self.lse, rows)
+        live = lse != -_INF
+        lse = lse.masked_fill(~live, _INF)
+        dout = torch.where(live, context.read_rows(self.dout, rows), 0)
+        out = torch.where(live, context.read_rows(self.out, rows), 0)
+        delta = (dout * out).sum(-1, keepdim=True)
+        if self.dlse is not None:
+            delta = delta - torch.where(live, context.read_rows(self.dlse, rows), 0)
+        if self.dsink is not None and self.problem.sink is not None:
+            sink = self.problem.sink.to(context.dtype).unflatten(0, context.heads)[
+                None, :, :, None, None
+            ]
+            self.dsink -= (torch.exp(sink - lse) * delta).sum((0, 3, 4))
+        return dout, delta, lse, live
+
+    def row_block(self, group: Group, rows: Span) -> None:
+        """Add what one block of rows contributes; O(rows * keys) work, O(rows * block_keys) memory."""
+        context, problem, plan = self.context, self.problem, self.plan
+        dout, delta, lse, live = self._statistics(rows)
+        scale = context.batch_scale(rows)
+        q_tile = torch.where(live, context.read_rows(self.q, rows), 0) * scale
+        dq = torch.zeros_like(q_tile)
+        q_flat, dout_flat = q_tile.flatten(2, 3), dout.flatten(2, 3)
+        for keys in plan.key_blocks(group, rows, problem):
+            visible = context.visible(group, rows, keys)
+            seen = None if visible is None else visible.any(-2)
+            k_tile = context.read_keys(self.k, keys, seen)
+            v_tile = context.read_keys(self.v, keys, seen)
+            scores, slope = context.scores(q_tile, k_tile, group, rows, keys, visible)
+            p = torch.exp(scores - lse)
+            dp = torch.matmul(dout_flat, v_tile.mT).unflatten(2, p.shape[2:4])
+            keep = context.keep(rows, keys, p.shape[-2:])
+            kept = p
+            if keep is not None:
+                factor = keep.to(p.dtype) / (1.0 - problem.dropout_p)
+                kept, dp = p * factor, dp * factor
+            ds = p * (dp - delta)
+            if visible is not None:
+                ds = ds.masked_fill(~visible[:, None, None], 0.0)
+            self._add_bias(ds, rows, keys)
+            if slope is not None:
+                ds = ds * slope
+            ds_flat = ds.flatten(2, 3)
+            width = keys.end - keys.begin
+            dk = torch.matmul(ds_flat.mT, q_flat)[..., :width, :]
+            dv = torch.matmul(kept.flatten(2, 3).mT, dout_flat)[..., :width, :]
+            plan.k_tokens.add(self.dk, keys, dk.transpose(1, 2))
+            plan.k_tokens.add(self.dv, keys, dv.transpose(1, 2))
+            dq = dq + torch.matmul(ds_flat, k_tile).view_as(dq)
+        dq = (dq * scale)[..., : rows.end - rows.begin, :]
+        plan.q_tokens.write(self.dq, rows, dq.flatten(1, 2).transpose(1, 2).to(self.q.dtype))
+
+    def _add_bias(self, ds: Tensor, rows: Span, keys: Span) -> None:
+        if self.dbias is None:
+            return
+        part = ds.flatten(1, 2)[..., : rows.end - rows.begin, : keys.end - keys.begin]
+        shape = self.dbias.shape
+        reduced = [dim for dim in range(4) if shape[dim] == 1]
+        if reduced:
+            part = part.sum(reduced, keepdim=True)
+        self.dbias[bias_slices(shape, rows, keys)] += part
+
+
+def _with_spare(like: Tensor, cu_seqlens: Tensor | None) -> tuple[int, ...]:
+    """The shape of like, with the spare row of PackedTokens if it is packed."""
+    if cu_seqlens is None:
+        return tuple(like.shape)
+    return (like.shape[0] + 1, *like.shape[1:])
