@@ -28,6 +28,11 @@ class DecodeContext {
   Ref constant32(uint32_t value);                   // broadcast
   Ref constant64(uint64_t value);
 
+  // Instructions to execute before the decoded one (address of a shared symbol, widening of an operand).
+  void emit_before(const Instr& instr);
+  void emit_after(const Instr& instr);  // runs for the lanes of the instruction
+  Ref scratch(int bytes);  // a register nobody else uses
+
   // An address operand [base + offset]: base as a 64-bit (or 32-bit for shared) reference, offset folded when the base
   // is a symbol or integer. wide: the base is uint64_t[32].
   struct Address {
@@ -49,15 +54,21 @@ class DecodeContext {
   [[noreturn]] void fail(const std::string& text) const;  // names PTX line and statement
   [[noreturn]] void unknown(std::string_view modifier) const;
 
-  DecodeContext(const Image& image, Program& program, const ptx::Function& f, struct FunctionLink& link);
+  DecodeContext(const Image& image, Program& program, const ptx::Function& f, struct Linker& linker,
+                struct FunctionLink& link);
+  bool shared_symbol(const std::string& name, uint32_t& offset) const;  // offset in the CTA's window
+  bool is_parameter(const std::string& name) const;                     // of this function
   Program& program() { return program_; }
   struct FunctionLink& link() { return link_; }
+  struct Linker& linker() { return linker_; }
   const Image& image() const { return image_; }
 
  private:
   const Image& image_;
   Program& program_;
-  FunctionLink& link_;
+  struct Linker& linker_;
+  struct FunctionLink& link_;
+  Ref symbol_address(const ptx::Operand&, bool wide);
 };
 
 using DecodeFn = Instr (*)(const ptx::Statement&, DecodeContext&);

@@ -222,6 +222,7 @@ struct Warp {
   uint32_t live = 0;         // lanes that have not exited
   uint32_t agent = 0;        // of the race detector
   bool hint = false;         // the last instructions looked like a spin: let others run
+  uint32_t carry = 0;        // CC.CF, a bit per lane
   bool progressed = false;
   uint64_t instructions = 0;
   uint32_t max_registers = 0;  // setmaxnreg

@@ -58,6 +58,7 @@ struct Location {
 struct Statement {
   uint32_t line = 0;                    // of the PTX text, from 1
   Location source;                      // innermost .loc
+  Location inlined_at;                  // where that function was inlined, file 0 when it was not
   std::string_view opcode;              // "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
   std::vector<std::string_view> parts;  // the opcode split at '.', and "a::b" kept whole
   Operand guard;                        // kind none, or reg (negated for @!p)
