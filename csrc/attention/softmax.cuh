@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "arch/math.cuh"
+
+namespace limelight {
+
+// Online softmax in base 2 over the accumulators of mma.m16n8: a thread holds rows g and g + 8 of each m16 tile.
+// row_sum is this thread's part until finish(); it adds the P that was rounded for the second GEMM, so that the
+// rounding of P cancels between numerator and denominator.
+template <class Element, int kTilesM, int kTilesN>
+struct OnlineSoftmax {
+    static constexpr int kRows = 2 * kTilesM;
+    using Scores = float[kTilesM][kTilesN][4];
+    using Probabilities = uint32_t[kTilesM][kTilesN / 2][4];  // A fragments of the P V GEMM
+
+    float row_max[kRows];
+    float row_sum[kRows];
+
+    LIMELIGHT_DEVICE OnlineSoftmax() {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            row_max[r] = -INFINITY;
+            row_sum[r] = 0.0f;
+        }
+    }
+
+    // Raises the row maxima to those of s (any unit; scale turns it to base 2) and gives the factor by which everything
+    // accumulated before shrinks.
+    LIMELIGHT_DEVICE void raise_max(const Scores& s, float scale, float (&shrink)[kRows]) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            float largest = row_max[r];
+#pragma unroll
+            for (int n = 0; n < kTilesN; ++n) {
+                largest = fmaxf(largest, fmaxf(s[r / 2][n][r % 2 * 2], s[r / 2][n][r % 2 * 2 + 1]));
+            }
+            largest = quad_max(largest);
+            shrink[r] = exp2_approx(row_max[r] * scale - base(largest, scale));
+            row_max[r] = largest;
+            row_sum[r] *= shrink[r];
+        }
+    }
+
+    // P = exp2(s * scale - max), rounded to A fragments.
+    LIMELIGHT_DEVICE void exponentiate(const Scores& s, float scale, Probabilities& p) {
+        float top[kRows];
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            top[r] = base(row_max[r], scale);
+        }
+#pragma unroll
+        for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) {
+                const uint32_t pair = pack2(exp2_approx(s[r / 2][n][r % 2 * 2] * scale - top[r]),
+                                            exp2_approx(s[r / 2][n][r % 2 * 2 + 1] * scale - top[r]), Element{});
+                const float2 rounded = unpack2(pair, Element{});
+                row_sum[r] += rounded.x + rounded.y;
+                p[r / 2][n / 2][2 * (n % 2) + r % 2] = pair;
+            }
+        }
+    }
+
+    // What a row subtracts: its maximum, or 0 while it saw no key, which makes its P exact zeros.
+    LIMELIGHT_DEVICE static float base(float largest, float scale) {
+        return largest == -INFINITY ? 0.0f : largest * scale;
+    }
+
+    // Adds the sink logit (base 2; -inf for none), leaves in `shrink` the factor that normalises O and in `lse` the natural log of
+    // the denominator: 0 and -inf for a row that saw no key.
+    LIMELIGHT_DEVICE void finish(float scale, float sink, float (&shrink)[kRows], float (&lse)[kRows]) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const float sum = quad_sum(row_sum[r]);
+            const float base = row_max[r] * scale;
+            const bool empty = row_max[r] == -INFINITY && sum == 0.0f;  // a NaN row keeps its NaN
+            const float top = fmaxf(base, sink);
+            const float weight = exp2_approx(base - top);
+            const float total = sum * weight + exp2_approx(sink - top);
+            shrink[r] = empty ? 0.0f : weight / total;
+            lse[r] = empty ? -INFINITY : (top + log2f(total)) * kLn2;
+        }
+    }
+};
+
+}  // namespace limelight

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "attention/params.h"
+
+namespace limelight {
+
+// Limits that every call keeps, whatever the kernel: extents, heads, pointers that must not be null.
+Status check_attention(const AttentionParams& params);
+
+// Limits of the kernels of csrc/sm80: features they lack, alignment of cp.async.
+Status check_sm80_forward(const AttentionParams& params);
+
+}  // namespace limelight

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
+#include <array>
+#include <iterator>
+
+#include "host/check.h"
+#include "host/device.h"
+#include "host/launch.h"
+#include "limelight/limelight.h"
+#include "sm80/launch.h"
+
+namespace limelight {
+
+namespace {
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+// Wider than any sequence, yet the sums of the mask stay in 32 bits.
+constexpr int32_t kUnbounded = 2 * kMaxSeqlen;
+
+FwdParams derive(const AttentionParams& call) {
+    const auto window = [](int32_t width) { return width < 0 ? kUnbounded : std::min(width, kUnbounded); };
+    FwdParams params{};
+    static_cast<AttentionParams&>(params) = call;
+    params.scale_log2 = call.softmax_scale * kLog2e;
+    params.softcap_log2 = call.softcap * kLog2e;
+    params.softcap_inner = call.softcap > 0.0f ? call.softmax_scale / call.softcap : 0.0f;
+    params.window_behind = window(call.window_left);
+    params.window_ahead = call.causal ? 0 : window(call.window_right);
+    params.heads_per_kv = call.heads_q / call.heads_kv;
+    return params;
+}
+
+using LaunchFwd = Status (*)(FwdParams, cudaStream_t);
+
+struct Sm80Row {
+    int headdim;
+    LaunchFwd large;
+    LaunchFwd small;
+};
+
+template <int kHeadDim>
+constexpr Sm80Row sm80_row() {
+    return {kHeadDim, sm80::launch_fwd<kHeadDim, sm80::Tiles::kLarge>,
+            sm80::launch_fwd<kHeadDim, sm80::Tiles::kSmall>};
+}
+
+constexpr Sm80Row kSm80Rows[] = {sm80_row<32>(),  sm80_row<64>(),  sm80_row<96>(),
+                                 sm80_row<128>(), sm80_row<192>(), sm80_row<256>()};
+
+constexpr const char* kSm80Names[] = {"sm80_fwd_hdim32",  "sm80_fwd_hdim64",  "sm80_fwd_hdim96",
+                                      "sm80_fwd_hdim128", "sm80_fwd_hdim192", "sm80_fwd_hdim256"};
+
+constexpr int kRows = std::size(kSm80Rows);
+
+std::array<KernelInfo, 2 * kRows> describe_kernels() {
+    std::array<KernelInfo, 2 * kRows> infos{};
+    for (int i = 0; i < 2 * kRows; ++i) {
+        const auto tiles = i < kRows ? sm80::Tiles::kLarge : sm80::Tiles::kSmall;
+        const sm80::FwdTile tile = sm80::find_fwd_tile(kSm80Rows[i % kRows].headdim, tiles);
+        infos[i] = {kSm80Names[i % kRows], "forward",  "sm80",
+                    tile.headdim,          tile.block_q, tile.block_kv,
+                    tile.warps,            tile.stages,  static_cast<int32_t>(sm80::smem_bytes(tile, tile.block_kv)),
+                    tiles == sm80::Tiles::kLarge ? "large" : "small"};
+    }
+    return infos;
+}
+
+}  // namespace
+
+Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
+    for (const auto check : {check_attention, check_sm80_forward}) {
+        if (const Status status = check(params); !status.ok()) {
+            return status;
+        }
+    }
+    if (params.batch == 0 || params.seqlen_q == 0) {
+        return {};
+    }
+    Device device;
+    if (const Status status = current_device(&device); !status.ok()) {
+        return status;
+    }
+    if (device.capability < 80) {
+        return Status::error(Status::Code::kUnsupported,
+                             "compute capability %d.%d: limelight's kernels need 8.0 or newer", device.capability / 10,
+                             device.capability % 10);
+    }
+    const bool large = static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
+    const int headdim = std::max(params.headdim, params.headdim_v);
+    const auto row = std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows),
+                                  [&](const Sm80Row& candidate) { return candidate.headdim >= headdim; });
+    return (large ? row->large : row->small)(derive(params), stream);
+}
+
+size_t attention_forward_workspace(const AttentionParams&) { return 0; }
+
+const KernelInfo* attention_forward_kernels(int* count) {
+    static const std::array<KernelInfo, 2 * kRows> infos = describe_kernels();
+    *count = static_cast<int>(infos.size());
+    return infos.data();
+}
+
+Status check_device() {
+    Device device;
+    if (const Status status = current_device(&device); !status.ok()) {
+        return status;
+    }
+    const bool large = static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
+    return large ? sm80::probe_fwd<64, sm80::Tiles::kLarge>() : sm80::probe_fwd<64, sm80::Tiles::kSmall>();
+}
+
+const char* version() { return LIMELIGHT_VERSION; }
+const char* build_architectures() { return LIMELIGHT_BUILD_ARCHITECTURES; }
+
+}  // namespace limelight

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "limelight/attention.h"
+#include "limelight/status.h"
+#include "limelight/version.h"

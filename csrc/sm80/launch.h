@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "attention/params.h"
+#include "sm80/fwd_tiles.h"
+
+namespace limelight::sm80 {
+
+// Launches the kernel of one row of kFwdTiles; instantiated in fwd_hdim<N>.cu, once per set of tiles.
+template <int kHeadDim, Tiles kTiles>
+Status launch_fwd(FwdParams params, cudaStream_t stream);
+
+// Whether the current device can load that kernel; launches nothing.
+template <int kHeadDim, Tiles kTiles>
+Status probe_fwd();
+
+}  // namespace limelight::sm80
