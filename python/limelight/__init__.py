@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Exact attention in hand-written CUDA kernels, with a torch path everywhere else.
+
+Flash-attn's functions and more.
+"""
+
+from limelight._version import __version__
+from limelight.explain import Explanation, backends, explain
+from limelight.gemm import flat_linear
+from limelight.interface import flash_attn_func, flash_attn_varlen_func
+from limelight.kvcache import flash_attn_with_kvcache, get_scheduler_metadata
+from limelight.merge import flash_attn_combine, merge_attn_states
+from limelight.packed import (
+    flash_attn_kvpacked_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_kvpacked_func,
+    flash_attn_varlen_qkvpacked_func,
+)
+from limelight.runtime import FallbackError, FallbackWarning
+
+__all__ = [
+    "Explanation",
+    "FallbackError",
+    "FallbackWarning",
+    "__version__",
+    "backends",
+    "explain",
+    "flash_attn_combine",
+    "flash_attn_func",
+    "flash_attn_kvpacked_func",
+    "flash_attn_qkvpacked_func",
+    "flash_attn_varlen_func",
+    "flash_attn_varlen_kvpacked_func",
+    "flash_attn_varlen_qkvpacked_func",
+    "flash_attn_with_kvcache",
+    "flat_linear",
+    "get_scheduler_metadata",
+    "merge_attn_states",
+]

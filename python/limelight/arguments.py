@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From the arguments of the public functions, with their aliases, to one AttentionProblem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from limelight.problem import AttentionProblem
+
+if TYPE_CHECKING:
+    WindowSize = Sequence[int | None] | None
+
+
+class Later(TypedDict, total=False):
+    """The keyword-only arguments that the packed functions pass on to their unpacked forms."""
+
+    sink: Tensor | None
+    s_aux: Tensor | None
+    learnable_sink: Tensor | None
+    bias: Tensor | None
+    seqused_q: Tensor | None
+    seqused_k: Tensor | None
+    q_descale: Tensor | None
+    k_descale: Tensor | None
+    v_descale: Tensor | None
+    num_splits: int
+    batch_invariant: bool
+    generator: torch.Generator | None
+    out: Tensor | None
+    return_lse: bool
+    return_softmax_lse: bool
+
+
+# Arguments of other attention packages that are accepted only where they ask for nothing:
+# name -> (values that ask for nothing, what to do instead).
+_FOREIGN: dict[str, tuple[tuple[Any, ...], str]] = {
+    "attention_chunk": ((None, 0), "use window_size for local attention"),
+    "aux_scalars": ((None,), "score and mask functions do not exist here; use bias"),
+    "aux_tensors": ((None,), "score and mask functions do not exist here; use bias"),
+    "aux_tensor_leading_dims": ((None,), "score and mask functions do not exist here; use bias"),
+    "block_sparse_tensors": ((None,), "use window_size, or bias with -inf"),
+    "block_sparse_tensors_bwd": ((None,), "use window_size, or bias with -inf"),
+    "cp_rank": ((None, 0), "return_lse=True and merge_attn_states join the ranks' results"),
+    "cp_tot_seqused_k": ((None,), "return_lse=True and merge_attn_states join the ranks' results"),
+    "cp_world_size": ((None, 1), "return_lse=True and merge_attn_states join the ranks' results"),
+    "dynamic_causal": ((None,), "split the batch into a causal and a full call"),
+    "gather_kv_indices": ((None,), "use block_table with page size 1"),
+    "gather_kv_valid_length": ((None,), "use block_table with page size 1"),
+    "mask_mod": ((None,), "use causal, window_size, or bias with -inf"),
+    "min_seqlen_k": ((None,), "leave it out: no kernel needs a lower bound"),
+    "output_scale": ((None,), "scale the output after the call"),
+    "pack_gqa": ((None, True, False), ""),  # a scheduling hint of FA3: results do not depend on it
+    "q_v": ((None,), "concatenate the two parts of queries and keys along headdim"),
+    "qv": ((None,), "concatenate the two parts of queries and keys along headdim"),
+    "rotary_seqlens": ((None,), "rotate q and k before the call"),
+    "score_mod": ((None,), "use softcap, alibi_slopes or bias"),
+    "score_mod_bwd": ((None,), "use softcap, alibi_slopes or bias"),
+    "seqlen_k_per_split": ((None,), "use batch_invariant=True"),
+    "disable_scheduler_metadata": ((None, True, False), ""),
+    "sm_margin": ((None, 0), "no kernel leaves processors free"),
+}
+
+
+def refuse_foreign(function: str, others: dict[str, Any]) -> None:
+    """Accept arguments of other packages that ask for nothing.
+
+    Raise TypeError for every other one.
+    """
+    for name, value in others.items():
+        if name not in _FOREIGN:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+        neutral, instead = _FOREIGN[name]
+        if isinstance(value, Tensor) or value not in neutral:
+            raise TypeError(
+                f"{function}(): {name} is {_short(value)}; allowed: "
+                f"{' or '.join(map(repr, neutral))}. Nearest supported call: {instead}"
+            )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def one_of(meaning: str, **aliases: Tensor | None) -> Tensor | None:
+    """The value of the one alias that is given; a TypeError where two are."""
+    given = {name: value for name, value in aliases.items() if value is not None}
+    if len(given) > 1:
+        raise TypeError(
+            f"{' and '.join(given)} are the same argument ({meaning}); give one of them"
+        )
+    return next(iter(given.values()), None)
+
+
+def window_bounds(window_size: WindowSize, causal: bool) -> tuple[int, int]:
+    """(left, right) with -1 for unbounded; right is 0 where causal."""
+    if causal is not True and causal is not False:
+        if isinstance(causal, Tensor):
+            raise TypeError("causal is a tensor; allowed: True or False for the whole batch")
+        causal = bool(causal)
+    if window_size is None:
+        return -1, 0 if causal else -1
+    try:
+        left, right = window_size
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"window_size is {window_size!r}; allowed: (left, right) or None. "
+            "Nearest supported call: window_size=(left, -1)"
+        ) from None
+    left = -1 if left is None else int(left)
+    right = -1 if right is None else int(right)
+    if left < -1 or right < -1:
+        raise ValueError(
+            f"window_size is ({left}, {right}); allowed: integers >= 0, or -1 (unbounded). "
+            "Nearest supported call: window_size=(-1, -1)"
+        )
+    return left, 0 if causal else right
+
+
+def host_int(name: str, value: Any) -> int:
+    """An int from an int or a one-element tensor (which synchronises)."""
+    if isinstance(value, Tensor):
+        value = value.item()
+    if value is None:
+        raise TypeError(
+            f"{name} is missing; allowed: an int, at least the longest sequence of the batch. "
+            f"Nearest supported call: {name}=int(cu_seqlens.diff().max())"
+        )
+    return int(value)
+
+
+def draw_rng_state(device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Philox seed and offset from torch's generator of the device: checkpointing replays them."""
+    return torch.randint(0, 2**63 - 1, (2,), dtype=torch.int64, device=device, generator=generator)
+
+
+def build_problem(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    dropout_p: float,
+    softmax_scale: float | None,
+    causal: bool,
+    window_size: WindowSize,
+    softcap: float,
+    alibi_slopes: Tensor | None,
+    deterministic: bool,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    sink: Tensor | None,
+    bias: Tensor | None,
+    descales: tuple[Tensor | None, Tensor | None, Tensor | None],
+    num_splits: int,
+    batch_invariant: bool,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    leftpad_k: Tensor | None = None,
+    cache_batch_idx: Tensor | None = None,
+    block_table: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> AttentionProblem:
+    """The problem of one call.
+
+    Descales of tensors that are not float8 are dropped, as FA3 does: servers pass them always.
+    """
+    left, right = window_bounds(window_size, causal)
+    if block_table is not None and cu_seqlens_k is not None:
+        # Pages have no packed offsets: cu_seqlens_k only carries lengths.
+        lengths = cu_seqlens_k.diff()
+        seqused_k = lengths if seqused_k is None else torch.minimum(lengths, seqused_k)
+        cu_seqlens_k = None
+    fields: dict[str, Any] = {
+        "softmax_scale": q.shape[-1] ** -0.5 if softmax_scale is None else float(softmax_scale),
+        "max_seqlen_q": max_seqlen_q,
+        "max_seqlen_k": max_seqlen_k,
+        "causal": causal is True or bool(causal),
+        "window_left": left,
+        "window_right": right,
+        "softcap": softcap,
+        "dropout_p": dropout_p,
+        "deterministic": deterministic,
+        "batch_invariant": batch_invariant,
+        "num_splits": num_splits,
+        "cu_seqlens_q": cu_seqlens_q,
+        "cu_seqlens_k": cu_seqlens_k,
+        "seqused_q": seqused_q,
+        "seqused_k": seqused_k,
+        "leftpad_k": leftpad_k,
+        "cache_batch_idx": cache_batch_idx,
+        "block_table": block_table,
+        "alibi_slopes": alibi_slopes,
+        "sink": sink if sink is None or sink.element_size() > 2 else sink.float(),
+        "bias": bias,
+    }
+    if dropout_p > 0:
+        fields["rng_state"] = draw_rng_state(q.device, generator)
+    if descales != (None, None, None):
+        names = ("q_descale", "k_descale", "v_descale")
+        for name, descale, x in zip(names, descales, (q, k, v), strict=True):
+            fields[name] = descale if x.element_size() == 1 else None
+    if torch.compiler.is_compiling():
+        return AttentionProblem(**fields)
+    # The frozen dataclass's own constructor costs 2 us more: it guards each of its assignments.
+    problem = object.__new__(AttentionProblem)
+    problem.__dict__.update(fields)
+    return problem

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Attention with gradients.
+
+Routes a call to the plain path, to the operator, or through autograd.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from limelight import execute
+from limelight.ops import FIELDS, backward_op, forward_op, problem_arguments
+
+if TYPE_CHECKING:
+    from limelight.problem import AttentionProblem
+
+_SINK = 3 + FIELDS.index("sink")
+_BIAS = 3 + FIELDS.index("bias")
+_INPUTS = 3 + len(FIELDS)
+_FIRST_TENSOR = FIELDS.index("cu_seqlens_q")  # the fields from here on are tensors or None
+
+
+class AttentionFunction(torch.autograd.Function):
+    """(out, lse) with gradients for q, k, v, sink and bias; differentiable once."""
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, *problem: Any) -> tuple[Tensor, Tensor]:
+        """Compute (out, lse)."""
+        out, lse = forward_op(q, k, v, *problem)
+        return out, lse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Save what the backward pass needs: no matrix of seqlen_q by seqlen_k is among it."""
+        problem = inputs[3:]
+        ctx.scalars = problem[:_FIRST_TENSOR]
+        ctx.save_for_backward(*inputs[:3], *output, *problem[_FIRST_TENSOR:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of sum(dout * out) + sum(dlse * lse)."""
+        q, k, v, out, lse, *tensors = ctx.saved_tensors
+        if dout is None:
+            dout = torch.zeros_like(out)
+        grads: list[Tensor | None] = [None] * _INPUTS
+        dq, dk, dv, dbias, dsink = backward_op(
+            dout,
+            dlse,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            ctx.needs_input_grad[_BIAS],
+            ctx.needs_input_grad[_SINK],
+            *ctx.scalars,
+            *tensors,
+        )
+        needs = ctx.needs_input_grad
+        grads[:3] = (
+            dq if needs[0] else None,
+            dk if needs[1] else None,
+            dv if needs[2] else None,
+        )
+        grads[_BIAS] = dbias if needs[_BIAS] else None
+        grads[_SINK] = dsink if needs[_SINK] else None
+        return tuple(grads)
+
+
+def _differentiates(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> bool:
+    return (
+        q.requires_grad
+        or k.requires_grad
+        or v.requires_grad
+        or (p.sink is not None and p.sink.requires_grad)
+        or (p.bias is not None and p.bias.requires_grad)
+    )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _is_eager(q: Tensor) -> bool:
+    """Whether q is an ordinary tensor that no tracer, mode or transform watches."""
+    return (
+        type(q) in _PLAIN
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._are_functorch_transforms_active()
+        and q.device.type != "meta"
+    )
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(out, lse) of a call, differentiable where an input requires a gradient."""
+    if not (torch.is_grad_enabled() and _differentiates(q, k, v, p)):
+        if _is_eager(q):
+            return execute.forward(q, k, v, p, out)
+        result, lse = forward_op(q, k, v, *problem_arguments(p))
+        return (result if out is None else out.copy_(result)), lse
+    if out is not None:
+        raise ValueError(
+            "out is given while an input requires a gradient; allowed: out=None then. "
+            "Nearest supported call: under torch.no_grad(), or without out"
+        )
+    apply: Any = AttentionFunction.apply
+    result, lse = apply(q, k, v, *problem_arguments(p))
+    return result, lse

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs a checked call on the backend that dispatch chose.
+
+Checks and choice are cached by the call's metadata.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limelight import dispatch, runtime, torch_path
+from limelight.check_values import check_values, wanted
+from limelight.checks import check_shapes
+from limelight.messages import check_out
+
+if TYPE_CHECKING:
+    from limelight.problem import AttentionProblem
+
+_PLANS: dict[tuple[object, ...], Plan] = {}
+_MAX_PLANS = 4096
+runtime.on_change(_PLANS.clear)
+_NO_KERNEL = frozenset[tuple[str, int]]()
+
+
+class Plan(NamedTuple):
+    """What the metadata of a call decides."""
+
+    kernel: dispatch.Kernel | None
+    fallback: str  # why there is no kernel; empty where that is normal (CPU tensors, empty tensors)
+    out_shape: tuple[int, ...]
+    out_dtype: torch.dtype
+    lse_shape: tuple[int, ...]
+    lse_dtype: torch.dtype
+    pad: tuple[int, int]  # columns to add to q and k, and to v, so that headdims are multiples of 8
+    copy: tuple[bool, bool, bool]  # q, k, v whose strides are not multiples of 8 elements
+    read_values: bool
+
+
+def output_shapes(
+    q: Tensor, v: Tensor, p: AttentionProblem, batch: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of out and lse."""
+    out = (*q.shape[:-1], v.shape[-1])
+    return out, (q.shape[1], q.shape[0]) if p.cu_seqlens_q is not None else (
+        batch,
+        q.shape[2],
+        q.shape[1],
+    )
+
+
+def output_dtypes(q: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes of out and lse."""
+    out = torch.bfloat16 if q.element_size() == 1 else q.dtype
+    return out, torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def make_query(op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> dispatch.Query:
+    """The dispatch query of a call."""
+    return dispatch.Query(
+        op,
+        runtime.capability(q.device),
+        str(q.dtype).removeprefix("torch."),
+        q.shape[-1],
+        v.shape[-1],
+        dispatch.call_features(q, k, v, p),
+    )
+
+
+def choose(
+    op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem
+) -> tuple[dispatch.Choice, str]:
+    """The choice for a call, and why it falls back.
+
+    Empty where a kernel serves it or where no kernel is normal.
+    """
+    query = make_query(op, q, k, v, p)
+    normal = query.capability is None or runtime.settings.backend == "torch"
+    if normal or q.numel() == 0 or k.numel() == 0:
+        return dispatch.choose(query, _NO_KERNEL), ""
+    if runtime.core() is None:
+        choice = dispatch.choose(query, _NO_KERNEL)
+        return choice, f"limelight's compiled extension is missing: {runtime.core_error()}"
+    choice = dispatch.choose(query, runtime.installed())
+    return choice, "" if choice.kernel is not None else choice.reason
+
+
+def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
+    batch = check_shapes(q, k, v, p)
+    choice, fallback = choose("forward", q, k, v, p)
+    return Plan(
+        choice.kernel,
+        fallback,
+        *_interleave(output_shapes(q, v, p, batch), output_dtypes(q)),
+        pad=(-q.shape[-1] % 8, -v.shape[-1] % 8),
+        copy=(_odd_strides(q), _odd_strides(k), _odd_strides(v)),
+        read_values=wanted(q.device),
+    )
+
+
+def _interleave(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]], dtypes: tuple[torch.dtype, torch.dtype]
+) -> tuple[tuple[int, ...], torch.dtype, tuple[int, ...], torch.dtype]:
+    return shapes[0], dtypes[0], shapes[1], dtypes[1]
+
+
+def _odd_strides(x: Tensor) -> bool:
+    """Whether a stride is no multiple of 8 elements; strides of extent 1 are never used."""
+    return any(s % 8 for s, n in zip(x.stride()[:-1], x.shape, strict=False) if n > 1)
+
+
+def _metadata(x: Tensor | None) -> object:
+    return None if x is None else (x.shape, x.dtype, x.device, x.stride())
+
+
+def _plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
+    key = (
+        q.shape,
+        k.shape,
+        v.shape,
+        q.stride(),
+        k.stride(),
+        v.stride(),
+        q.dtype,
+        k.dtype,
+        v.dtype,
+        q.device,
+        k.device,
+        v.device,
+        p.softmax_scale,
+        p.max_seqlen_q,
+        p.max_seqlen_k,
+        p.causal,
+        p.window_left,
+        p.window_right,
+        p.softcap,
+        p.dropout_p,
+        p.deterministic,
+        p.batch_invariant,
+        p.num_splits,
+        p.cu_seqlens_q if p.cu_seqlens_q is None else _metadata(p.cu_seqlens_q),
+        p.cu_seqlens_k if p.cu_seqlens_k is None else _metadata(p.cu_seqlens_k),
+        p.seqused_q if p.seqused_q is None else _metadata(p.seqused_q),
+        p.seqused_k if p.seqused_k is None else _metadata(p.seqused_k),
+        p.leftpad_k if p.leftpad_k is None else _metadata(p.leftpad_k),
+        p.cache_batch_idx if p.cache_batch_idx is None else _metadata(p.cache_batch_idx),
+        p.block_table if p.block_table is None else _metadata(p.block_table),
+        p.alibi_slopes if p.alibi_slopes is None else _metadata(p.alibi_slopes),
+        p.sink if p.sink is None else _metadata(p.sink),
+        p.bias if p.bias is None else _metadata(p.bias),
+        p.q_descale if p.q_descale is None else _metadata(p.q_descale),
+        p.k_descale if p.k_descale is None else _metadata(p.k_descale),
+        p.v_descale if p.v_descale is None else _metadata(p.v_descale),
+    )
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _make_plan(q, k, v, p)
+        if len(_PLANS) >= _MAX_PLANS:
+            _PLANS.clear()
+        _PLANS[key] = plan
+    return plan
+
+
+def validate(
+    q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
+) -> Plan:
+    """Check a call as a whole and return its plan."""
+    try:
+        plan = _plan(q, k, v, p)
+    except (AttributeError, TypeError):
+        check_shapes(q, k, v, p)  # names the argument that is no tensor
+        raise
+    if plan.read_values:
+        check_values(q, k, p)
+    if out is not None:
+        check_out(out, plan.out_shape, plan.out_dtype, q)
+    return plan
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Check and compute (out, lse) without autograd."""
+    plan = validate(q, k, v, p, out)
+    if plan.kernel is not None:
+        return _run_kernel(plan, q, k, v, p, out)
+    if plan.fallback:
+        runtime.fall_back(f"forward attention on {q.device}", plan.fallback)
+    result, lse = torch_path.forward(q, k, v, p)
+    return (result if out is None else out.copy_(result)), lse
+
+
+def _aligned(x: Tensor, pad: int, copy: bool) -> Tensor:
+    """x as the kernels read it.
+
+    Headdim a multiple of 8, strides multiples of 8 elements, 16-byte aligned.
+    """
+    if pad:
+        return F.pad(x, (0, pad))
+    return x.clone(memory_format=torch.contiguous_format) if copy or x.data_ptr() % 16 else x
+
+
+def _run_kernel(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    pad_qk, pad_v = plan.pad
+    copy_q, copy_k, copy_v = plan.copy
+    if pad_qk or copy_q or q.data_ptr() % 16:
+        q = _aligned(q, pad_qk, copy_q)
+    if pad_qk or copy_k or k.data_ptr() % 16:
+        k = _aligned(k, pad_qk, copy_k)
+    if pad_v or copy_v or v.data_ptr() % 16:
+        v = _aligned(v, pad_v, copy_v)
+    device = q.device
+    lse = torch.empty(plan.lse_shape, dtype=torch.float32, device=device)
+    if (
+        out is not None
+        and not pad_v
+        and not out.data_ptr() % 16
+        and (out.is_contiguous() or not _odd_strides(out))
+    ):
+        written = out
+    else:
+        shape = (*plan.out_shape[:-1], v.shape[-1]) if pad_v else plan.out_shape
+        written = torch.empty(shape, dtype=plan.out_dtype, device=device)
+    bias = p.bias
+    if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
+        bias = bias.float()
+    runtime.launch(
+        runtime.core().attention_forward,
+        (
+            q,
+            k,
+            v,
+            written,
+            lse,
+            p.cu_seqlens_q,
+            p.cu_seqlens_k,
+            p.seqused_q,
+            p.seqused_k,
+            p.alibi_slopes,
+            p.sink,
+            bias,
+        ),
+        (
+            p.softmax_scale,
+            p.causal,
+            p.window_left,
+            p.window_right,
+            p.softcap,
+            p.max_seqlen_q,
+            p.max_seqlen_k,
+        ),
+    )
+    if (out is None and not pad_v) or written is out:
+        return written, lse
+    result = written[..., : plan.out_shape[-1]].contiguous() if pad_v else written
+    return (result if out is None else out.copy_(result)), lse
+
+
+def backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    p: AttentionProblem,
+    *,
+    need_dbias: bool,
+    need_dsink: bool,
+) -> torch_path.Gradients:
+    """Gradients of a forward call; the arguments were checked by it."""
+    fallback = choose("backward", q, k, v, p)[1]
+    if fallback:
+        runtime.fall_back(f"backward attention on {q.device}", fallback)
+    return torch_path.backward(
+        dout, dlse, q, k, v, out, lse, p, need_dbias=need_dbias, need_dsink=need_dsink
+    )

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The attention functions of flash-attn 2.
+
+Same names, positional order and defaults; later arguments keyword-only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from limelight.arguments import build_problem, host_int, one_of, refuse_foreign
+from limelight.autograd import attention
+from limelight.messages import bad, check_index, check_tensor
+from limelight.probabilities import signed_probabilities
+
+if TYPE_CHECKING:
+    from limelight.arguments import WindowSize
+
+_FLOAT32 = torch.float32
+
+
+def flash_attn_func(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    *,
+    sink: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    learnable_sink: Tensor | None = None,
+    bias: Tensor | None = None,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    num_splits: int = 0,
+    batch_invariant: bool = False,
+    generator: torch.Generator | None = None,
+    out: Tensor | None = None,
+    return_lse: bool = False,
+    return_softmax_lse: bool = False,
+    **others: Any,
+) -> Any:
+    """Exact attention, softmax(softmax_scale * q k^T) v, tile by tile (arXiv 2205.14135).
+
+    q: (batch, seqlen_q, heads_q, headdim). k: (batch, seqlen_k, heads_kv, headdim). v: (batch,
+    seqlen_k, heads_kv, headdim_v). float16, bfloat16, float32 or float64, or float8_e4m3fn (k and
+    v, or all three; forward only, 16-bit out). heads_q a multiple of heads_kv; headdims 1 to 256;
+    any strides with a contiguous last dimension. softmax_scale: default headdim**-0.5. causal,
+    window_size (left, right; -1 or None unbounded): bottom-right aligned. softcap: softcap *
+    tanh(score / softcap) if > 0. alibi_slopes: (heads_q,) or (batch, heads_q) fp32. sink (= s_aux =
+    learnable_sink): (heads_q,), one more logit in the denominator. bias: (batch, heads_q, seqlen_q,
+    seqlen_k), each extent may be 1, added to the scaled score; both have gradients. seqused_q,
+    seqused_k: (batch,) int32. q_descale, k_descale, v_descale: (batch, heads_kv) fp32, for float8
+    tensors only. dropout_p: in [0, 1); generator: where its seed is drawn, default torch's of q's
+    device. deterministic: equal bits in every run. batch_invariant: equal bits whatever else is in
+    the batch. num_splits: splits of the keys, 0 lets limelight choose. out: written in place; no
+    gradient then. Rows of no sequence in out are unspecified. float32 tensors under autocast are
+    cast to the autocast dtype.
+
+    Returns out (batch, seqlen_q, heads_q, headdim_v); with return_lse (= return_softmax_lse) (out,
+    lse), lse (batch, heads_q, seqlen_q) fp32, natural log, differentiable; with return_attn_probs
+    FA2's (out, lse, S_dmask), where S_dmask is empty unless dropout_p > 0. A row that sees no key
+    has out = 0 and lse = -inf (FA2: +inf). Raises ValueError or TypeError naming a bad argument,
+    FallbackError as LIMELIGHT_FALLBACK says.
+    """
+    if others:
+        refuse_foreign("flash_attn_func", others)
+    q, k, v = _inputs(q, k, v)
+    problem = build_problem(
+        q,
+        k,
+        v,
+        dropout_p=dropout_p,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        softcap=softcap,
+        deterministic=deterministic,
+        max_seqlen_q=q.shape[-3],
+        max_seqlen_k=k.shape[-3],
+        seqused_q=seqused_q,
+        seqused_k=seqused_k,
+        alibi_slopes=alibi_slopes,
+        sink=_sink(sink, s_aux, learnable_sink),
+        bias=bias,
+        descales=(q_descale, k_descale, v_descale),
+        num_splits=num_splits,
+        batch_invariant=batch_invariant,
+        generator=generator,
+    )
+    result = attention(q, k, v, problem, out)
+    if return_attn_probs:
+        return *result, signed_probabilities(q, k, problem)
+    return result if return_lse or return_softmax_lse else result[0]
+
+
+def flash_attn_varlen_func(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    block_table: Tensor | None = None,
+    *,
+    page_table: Tensor | None = None,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    leftpad_k: Tensor | None = None,
+    sink: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    learnable_sink: Tensor | None = None,
+    bias: Tensor | None = None,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    num_splits: int = 0,
+    batch_invariant: bool = False,
+    generator: torch.Generator | None = None,
+    out: Tensor | None = None,
+    return_lse: bool = False,
+    return_softmax_lse: bool = False,
+    scheduler_metadata: Tensor | None = None,
+    fa_version: int | None = None,
+    **others: Any,
+) -> Any:
+    """Attention over sequences of different lengths that are packed one after the other.
+
+    q: (total_q, heads_q, headdim) with cu_seqlens_q (batch + 1,) int32, the prefix sums of the
+    lengths, and max_seqlen_q at least the longest; or dense as in flash_attn_func without
+    cu_seqlens_q. k, v likewise with cu_seqlens_k and max_seqlen_k; or paged (num_pages, page_size,
+    heads_kv, headdim) with block_table (= page_table) (batch, max_pages) int32, any page size,
+    where cu_seqlens_k or seqused_k tells the lengths. leftpad_k: (batch,) int32, keys at each row's
+    start that are invisible. bias: (batch, heads_q, max_seqlen_q, max_seqlen_k), each extent may be
+    1. scheduler_metadata and fa_version choose schedules or kernels elsewhere and change nothing
+    here.
+
+    Everything else, and what is returned, as in flash_attn_func; lse is (heads_q, total_q) where
+    cu_seqlens_q is given.
+    """
+    if others:
+        refuse_foreign("flash_attn_varlen_func", others)
+    q, k, v = _inputs(q, k, v)
+    if page_table is not None:
+        block_table = one_of("the pages", block_table=block_table, page_table=page_table)
+    if cu_seqlens_q is None:
+        max_seqlen_q = q.shape[-3]
+    elif type(max_seqlen_q) is not int:
+        max_seqlen_q = host_int("max_seqlen_q", max_seqlen_q)
+    if block_table is not None:
+        max_seqlen_k = _paged_extent(k, block_table)
+    elif cu_seqlens_k is None:
+        max_seqlen_k = k.shape[-3]
+    elif type(max_seqlen_k) is not int:
+        max_seqlen_k = host_int("max_seqlen_k", max_seqlen_k)
+    problem = build_problem(
+        q,
+        k,
+        v,
+        dropout_p=dropout_p,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        softcap=softcap,
+        deterministic=deterministic,
+        max_seqlen_q=max_seqlen_q,
+        max_seqlen_k=max_seqlen_k,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+        seqused_q=seqused_q,
+        seqused_k=seqused_k,
+        leftpad_k=leftpad_k,
+        block_table=block_table,
+        alibi_slopes=alibi_slopes,
+        sink=_sink(sink, s_aux, learnable_sink),
+        bias=bias,
+        descales=(q_descale, k_descale, v_descale),
+        num_splits=num_splits,
+        batch_invariant=batch_invariant,
+        generator=generator,
+    )
+    result = attention(q, k, v, problem, out)
+    if return_attn_probs:
+        return *result, signed_probabilities(q, k, problem)
+    return result if return_lse or return_softmax_lse else result[0]
+
+
+def _sink(
+    sink: Tensor | None, s_aux: Tensor | None, learnable_sink: Tensor | None
+) -> Tensor | None:
+    if s_aux is None and learnable_sink is None:
+        return sink
+    return one_of("one logit per head", sink=sink, s_aux=s_aux, learnable_sink=learnable_sink)
+
+
+def _inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v as tensors that have at least three dimensions, cast as autocast wants."""
+    if not (
+        isinstance(q, Tensor)
+        and isinstance(k, Tensor)
+        and isinstance(v, Tensor)
+        and q.dim() > 2
+        and k.dim() > 2
+    ):
+        _refuse_inputs(q, k, v)
+    if q.dtype is _FLOAT32 or k.dtype is _FLOAT32 or v.dtype is _FLOAT32:
+        device = q.device.type
+        if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            q, k, v = (x.to(dtype) if x.dtype is _FLOAT32 else x for x in (q, k, v))
+    return q, k, v
+
+
+def _refuse_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_tensor(name, x)
+        if x.dim() < 3:
+            allowed = "(batch, seqlen, heads, headdim) or (total, heads, headdim)"
+            raise bad(f"{name}.shape", x.shape, allowed, f"{name} of that layout")
+
+
+def _paged_extent(k: Tensor, block_table: Tensor) -> int:
+    """The tokens that block_table can address."""
+    check_index("block_table", block_table, 2)
+    if k.dim() != 4:
+        allowed = "(num_pages, page_size, heads_kv, headdim) with block_table"
+        raise bad("k.shape", k.shape, allowed, "block_table=None for keys that are not paged")
+    return k.shape[1] * block_table.shape[1]

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Decoding with a key/value cache: append, rotary embedding and attention in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from limelight.arguments import build_problem, host_int, one_of, refuse_foreign, window_bounds
+from limelight.autograd import attention
+from limelight.cache_append import token_places
+from limelight.check_values import wanted
+from limelight.execute import validate
+from limelight.kvcache_checks import (
+    check_append,
+    check_no_grad,
+    check_room,
+    check_rotary,
+    count_sequences,
+    new_lengths,
+)
+from limelight.messages import bad, check_index
+from limelight.ops import append_op
+from limelight.torch_path import apply_rotary
+
+if TYPE_CHECKING:
+    from limelight.arguments import WindowSize
+
+
+def flash_attn_with_kvcache(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    k: Tensor | None = None,
+    v: Tensor | None = None,
+    rotary_cos: Tensor | None = None,
+    rotary_sin: Tensor | None = None,
+    cache_seqlens: int | Tensor | None = None,
+    cache_batch_idx: Tensor | None = None,
+    cache_leftpad: Tensor | None = None,
+    block_table: Tensor | None = None,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    rotary_interleaved: bool = True,
+    alibi_slopes: Tensor | None = None,
+    num_splits: int = 0,
+    return_softmax_lse: bool = False,
+    *,
+    page_table: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k_new: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    sink: Tensor | None = None,
+    sinks: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    learnable_sink: Tensor | None = None,
+    bias: Tensor | None = None,
+    batch_invariant: bool = False,
+    out: Tensor | None = None,
+    return_lse: bool = False,
+    scheduler_metadata: Tensor | None = None,
+    fa_version: int | None = None,
+    ver: int | None = None,
+    **others: Any,
+) -> Any:
+    """Append k and v to the cache in place, rotate q and k, and attend to the cache.
+
+    q: (batch, seqlen_q, heads_q, headdim), or (total_q, heads_q, headdim) with cu_seqlens_q and
+    max_seqlen_q. k_cache, v_cache: (batch_cache, seqlen_cache, heads_kv, headdim), or (num_pages,
+    page_size, heads_kv, headdim) with block_table (= page_table) (batch, max_pages) int32; any page
+    size, any strides with a contiguous last dimension. k, v: (batch, seqlen_new, heads_kv,
+    headdim), or (total_new, heads_kv, headdim) with cu_seqlens_k_new; token t of sequence b goes to
+    position cache_seqlens[b] + t, v (and k without rotary) bit for bit. rotary_cos, rotary_sin:
+    (seqlen_rotary, rotary_dim / 2). Keys turn by their position; query i by cache_seqlens + i where
+    causal or windowed, otherwise every query by cache_seqlens. rotary_interleaved: pairs (0, 1),
+    (2, 3), ... (GPT-J), otherwise halves (GPT-NeoX). cache_seqlens: int or (batch,) int32, the
+    cached tokens before this call. cache_batch_idx: (batch,) int32, the row of the cache of each
+    sequence. cache_leftpad: (batch,) int32, how many tokens at the row's start are invisible.
+    num_splits: 0 (heuristic), 1, or more; results agree within rounding. scheduler_metadata,
+    fa_version and ver only choose schedules or kernels elsewhere and change nothing here.
+
+    Returns out in q's layout, with return_softmax_lse (= return_lse) (out, lse); lse as in
+    flash_attn_func. There is no backward pass. Raises ValueError or TypeError naming a bad argument
+    before anything is written.
+    """
+    refuse_foreign("flash_attn_with_kvcache", others)
+    block_table = one_of(
+        "the pages of each sequence", block_table=block_table, page_table=page_table
+    )
+    sink = one_of(
+        "a logit per head", sink=sink, sinks=sinks, s_aux=s_aux, learnable_sink=learnable_sink
+    )
+    check_no_grad(q, k_cache, v_cache, k, v)
+    batch = count_sequences(q, cu_seqlens_q)
+    capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
+    if isinstance(cache_seqlens, int):
+        if not 0 <= cache_seqlens <= capacity:
+            raise bad(
+                "cache_seqlens",
+                cache_seqlens,
+                f"0 to {capacity}, what the cache holds",
+                "a larger cache",
+            )
+        cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
+    seqused_k = cache_seqlens
+    if k is not None or v is not None:
+        if k is None or v is None or cache_seqlens is None:
+            missing = "k" if k is None else ("v" if v is None else "cache_seqlens")
+            raise bad(
+                missing, None, "k, v and cache_seqlens together", "without k and v", TypeError
+            )
+        new = new_lengths(k, cu_seqlens_k_new, batch)
+        check_index("cache_seqlens", cache_seqlens, 1)
+        check_append(q, k_cache, v_cache, k, v, cu_seqlens_k_new, cache_batch_idx, block_table)
+        if wanted(q.device) and not torch.compiler.is_compiling():
+            check_room(cache_seqlens, new, capacity, k_cache, cache_batch_idx, block_table)
+        seqused_k = cache_seqlens + new
+    problem = build_problem(
+        q,
+        k_cache,
+        v_cache,
+        dropout_p=0.0,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        softcap=softcap,
+        deterministic=False,
+        max_seqlen_q=q.shape[1] if cu_seqlens_q is None else host_int("max_seqlen_q", max_seqlen_q),
+        max_seqlen_k=capacity,
+        cu_seqlens_q=cu_seqlens_q,
+        seqused_k=seqused_k,
+        block_table=block_table,
+        leftpad_k=cache_leftpad,
+        cache_batch_idx=cache_batch_idx,
+        alibi_slopes=alibi_slopes,
+        sink=sink,
+        bias=bias,
+        descales=(q_descale, k_descale, v_descale),
+        num_splits=num_splits,
+        batch_invariant=batch_invariant,
+    )
+    if k is not None and not torch.compiler.is_compiling():
+        # Nothing is written where the attention would refuse.
+        validate(q, k_cache, v_cache, problem, out)
+    if rotary_cos is not None or rotary_sin is not None:
+        k, cos, sin, starts = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
+        row, position, _ = token_places(q, starts, cu_seqlens_q)
+        if not (problem.causal or problem.window_left >= 0 or problem.window_right >= 0):
+            position = starts.long()[row]
+        q = apply_rotary(q, cos, sin, position, interleaved=rotary_interleaved)
+        position = token_places(k, starts, cu_seqlens_k_new)[1]
+        k = apply_rotary(k, cos, sin, position, interleaved=rotary_interleaved)
+    if k is not None:
+        append_op(
+            k_cache, v_cache, k, v, cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table
+        )
+    result = attention(q, k_cache, v_cache, problem, out)
+    return result if return_softmax_lse or return_lse else result[0]
+
+
+def get_scheduler_metadata(
+    batch_size: int,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    num_heads_q: int,
+    num_heads_kv: int,
+    headdim: int,
+    cache_seqlens: Tensor,
+    qkv_dtype: torch.dtype = torch.bfloat16,
+    headdim_v: int | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k_new: Tensor | None = None,
+    cache_leftpad: Tensor | None = None,
+    page_size: int | None = None,
+    max_seqlen_k_new: int = 0,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    attention_chunk: int = 0,
+    has_softcap: bool = False,
+    num_splits: int = 0,
+    pack_gqa: bool | None = None,
+    sm_margin: int = 0,
+) -> Tensor:
+    """Plan the schedule of a decode step ahead of it (FA3's signature).
+
+    Returns an int32 tensor on cache_seqlens' device, to be passed as scheduler_metadata. No kernel
+    of this version takes a schedule from outside, so it has no elements; a caller that copies it
+    into a fixed buffer copies nothing.
+    """
+    check_index("cache_seqlens", cache_seqlens, 1)
+    if cache_seqlens.shape[0] != batch_size:
+        raise bad(
+            "cache_seqlens.shape",
+            cache_seqlens.shape,
+            f"({batch_size},)",
+            "one length per sequence",
+        )
+    if num_heads_kv < 1 or num_heads_q < 1 or num_heads_q % num_heads_kv != 0:
+        raise bad(
+            "num_heads_q",
+            num_heads_q,
+            f"a multiple of num_heads_kv = {num_heads_kv}",
+            "repeated keys",
+        )
+    window_bounds(window_size, causal)
+    refuse_foreign(
+        "get_scheduler_metadata",
+        {"attention_chunk": attention_chunk, "pack_gqa": pack_gqa, "sm_margin": sm_margin},
+    )
+    return cache_seqlens.new_empty(0)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Joining partial results of attention over disjoint sets of keys by their LSE (natural log)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limelight.messages import bad, check_out, check_tensor
+
+_OUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def _join(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Join along dimension 0.
+
+    Out: (splits, ..., headdim) fp32; lse: (splits, ...) fp32, -inf or +inf for no keys.
+    """
+    lse = torch.where(lse == float("inf"), float("-inf"), lse)
+    top = lse.amax(0)
+    weight = torch.exp(lse - torch.where(top == float("-inf"), 0.0, top))
+    total = weight.sum(0)
+    scale = weight / torch.where(total == 0, 1.0, total)
+    # Parts that saw no key may hold NaN: they are replaced, not only weighted by 0.
+    parts = torch.where(weight.unsqueeze(-1) == 0, 0.0, out)
+    return (parts * scale.unsqueeze(-1)).sum(0), torch.where(total == 0, 0.0, top) + torch.log(
+        total
+    )
+
+
+def flash_attn_combine(
+    out_partial: Tensor,
+    lse_partial: Tensor,
+    out: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    *,
+    return_lse: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Join the partial results of a split along the keys.
+
+    out_partial: (num_splits, batch, seqlen, heads, headdim) or (num_splits, total, heads, headdim),
+    fp32. lse_partial: out_partial's shape without headdim, fp32, natural log; -inf (or +inf) marks
+    a part without keys. Returns (out, lse): out in out_dtype (default fp32), lse fp32 of out's
+    shape without headdim (None unless return_lse). A row without keys gets out = 0 and lse = -inf.
+    """
+    for name, x in (("out_partial", out_partial), ("lse_partial", lse_partial)):
+        check_tensor(name, x)
+        if x.dtype != torch.float32:
+            raise bad(f"{name}.dtype", x.dtype, "torch.float32", f"{name}.float()", TypeError)
+        if x.device != out_partial.device:
+            raise bad(f"{name}.device", x.device, str(out_partial.device), f"{name} on that device")
+    if out_partial.dim() not in (4, 5) or out_partial.shape[0] < 1:
+        allowed = (
+            "(num_splits, batch, seqlen, heads, headdim) or (num_splits, total, heads, headdim)"
+        )
+        raise bad(
+            "out_partial.shape", out_partial.shape, allowed, "torch.stack of the partial outputs"
+        )
+    if lse_partial.shape != out_partial.shape[:-1]:
+        was, allowed = lse_partial.shape, str(tuple(out_partial.shape[:-1]))
+        raise bad("lse_partial.shape", was, allowed, "lse.transpose(-1, -2) of each part, stacked")
+    dtype = out_dtype if out_dtype is not None else (torch.float32 if out is None else out.dtype)
+    if dtype not in _OUT_DTYPES:
+        raise bad(
+            "out_dtype", dtype, "float16, bfloat16 or float32", "out_dtype=torch.float32", TypeError
+        )
+    if out is not None:
+        check_out(out, out_partial.shape[1:], dtype, out_partial)
+    joined, lse = _join(out_partial, lse_partial)
+    result = joined.to(dtype) if out is None else out.copy_(joined)
+    return result, lse if return_lse else None
+
+
+def merge_attn_states(
+    output: Tensor,
+    prefix_output: Tensor,
+    prefix_lse: Tensor,
+    suffix_output: Tensor,
+    suffix_lse: Tensor,
+    output_lse: Tensor | None = None,
+    prefill_tokens_with_context: int | None = None,
+    output_scale: Any = None,
+) -> None:
+    """Join attention over a prefix and a suffix of the keys into output, in place.
+
+    The signature is vLLM's.
+
+    output, prefix_output, suffix_output: (tokens, heads, headdim). prefix_lse, suffix_lse,
+    output_lse: (heads, tokens) fp32, natural log; -inf and +inf mark a side without keys; with none
+    on both sides output is 0 and output_lse -inf. prefill_tokens_with_context: tokens from this one
+    on have no prefix and take the suffix as it is.
+    """
+    if output_scale is not None:
+        raise bad("output_scale", "given", "None", "output scaled after the call", TypeError)
+    for name, x in (("prefix_output", prefix_output), ("suffix_output", suffix_output)):
+        check_tensor(name, x)
+        if x.shape != output.shape or x.dim() != 3:
+            raise bad(
+                f"{name}.shape",
+                x.shape,
+                f"{tuple(output.shape)}, as output",
+                "(tokens, heads, headdim)",
+            )
+    tokens, heads = output.shape[:2]
+    for name, lse in (
+        ("prefix_lse", prefix_lse),
+        ("suffix_lse", suffix_lse),
+        ("output_lse", output_lse),
+    ):
+        if lse is not None and (tuple(lse.shape) != (heads, tokens) or lse.dtype != torch.float32):
+            was = f"{lse.dtype} {tuple(lse.shape)}"
+            raise bad(
+                name, was, f"float32 ({heads}, {tokens}) (heads, tokens)", f"{name}.transpose(0, 1)"
+            )
+    if prefill_tokens_with_context is not None:
+        prefix_lse = prefix_lse.clone()
+        prefix_lse[:, prefill_tokens_with_context:] = float("-inf")
+    out = torch.stack((prefix_output, suffix_output)).float()
+    joined, lse = _join(out, torch.stack((prefix_lse, suffix_lse)).mT)
+    output.copy_(joined)
+    if output_lse is not None:
+        output_lse.copy_(lse.mT)

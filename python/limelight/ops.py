@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The torch operators limelight::*, for compiled graphs, dispatch modes and autograd.
+
+``Library.define/impl`` with fake kernels: a few microseconds a call, where ``custom_op`` costs
+tens. The operators have no autograd formula: ``limelight.autograd`` wraps them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limelight import execute, torch_path
+from limelight.cache_append import append_kv
+from limelight.checks import check_shapes
+from limelight.problem import AttentionProblem
+
+FIELDS = tuple(field.name for field in fields(AttentionProblem))
+# The operators take AttentionProblem's fields in its order.
+_PROBLEM = """
+    float softmax_scale, SymInt max_seqlen_q, SymInt max_seqlen_k, bool causal, SymInt window_left,
+    SymInt window_right, float softcap, float dropout_p, bool deterministic, bool batch_invariant,
+    int num_splits, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q,
+    Tensor? seqused_k, Tensor? leftpad_k, Tensor? cache_batch_idx, Tensor? block_table,
+    Tensor? alibi_slopes, Tensor? sink, Tensor? bias, Tensor? q_descale, Tensor? k_descale,
+    Tensor? v_descale, Tensor? rng_state
+"""
+SCHEMAS = (
+    f"""attention_forward(Tensor q, Tensor k, Tensor v, {_PROBLEM}) -> (Tensor out, Tensor lse)""",
+    f"""attention_backward(Tensor dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out,
+    Tensor lse, bool need_dbias, bool need_dsink, {_PROBLEM})
+    -> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dsink)""",
+    """append_kv(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor cache_seqlens,
+    Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table) -> ()""",
+)
+
+_Library: Any = torch.library.Library
+_register_fake: Any = torch.library.register_fake
+_library = _Library("limelight", "DEF")
+_tags = [torch.Tag.pt2_compliant_tag]
+if hasattr(torch.Tag, "needs_exact_strides"):
+    _tags.append(torch.Tag.needs_exact_strides)
+for _schema in SCHEMAS:
+    _library.define(" ".join(_schema.split()), tags=tuple(_tags))
+
+
+def problem_arguments(p: AttentionProblem) -> tuple[Any, ...]:
+    """The operators' arguments that describe the problem."""
+    return tuple([getattr(p, name) for name in FIELDS])
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, *problem: Any) -> tuple[Tensor, Tensor]:
+    return execute.forward(q, k, v, AttentionProblem(*problem))
+
+
+def _backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    need_dbias: bool,
+    need_dsink: bool,
+    *problem: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gradients: torch_path.Gradients = execute.backward(
+        dout,
+        dlse,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        AttentionProblem(*problem),
+        need_dbias=need_dbias,
+        need_dsink=need_dsink,
+    )
+    dq, dk, dv, dbias, dsink = gradients
+    absent = q.new_empty(0)
+    return (
+        dq,
+        dk,
+        dv,
+        absent if dbias is None else dbias,
+        absent.clone() if dsink is None else dsink,
+    )
+
+
+def _append(*arguments: Any) -> None:
+    append_kv(*arguments)
+
+
+for _key in ("CPU", "CUDA"):
+    _library.impl("attention_forward", _forward, _key)
+    _library.impl("attention_backward", _backward, _key)
+    _library.impl("append_kv", _append, _key)
+
+
+def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *problem: Any) -> tuple[Tensor, Tensor]:
+    p = AttentionProblem(*problem)
+    batch = check_shapes(q, k, v, p)
+    out_shape, lse_shape = execute.output_shapes(q, v, p, batch)
+    out_dtype, lse_dtype = execute.output_dtypes(q)
+    return q.new_empty(out_shape, dtype=out_dtype), q.new_empty(lse_shape, dtype=lse_dtype)
+
+
+def _backward_fake(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    need_dbias: bool,
+    need_dsink: bool,
+    *problem: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    p = AttentionProblem(*problem)
+    dbias = p.bias.new_empty(p.bias.shape) if need_dbias and p.bias is not None else q.new_empty(0)
+    dsink = p.sink.new_empty(p.sink.shape) if need_dsink and p.sink is not None else q.new_empty(0)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dbias, dsink
+
+
+def _append_fake(*arguments: Any) -> None:
+    return None
+
+
+_register_fake("limelight::attention_forward", _forward_fake, lib=_library)
+_register_fake("limelight::attention_backward", _backward_fake, lib=_library)
+_register_fake("limelight::append_kv", _append_fake, lib=_library)
+
+forward_op = torch.ops.limelight.attention_forward.default
+backward_op = torch.ops.limelight.attention_backward.default
+append_op = torch.ops.limelight.append_kv.default

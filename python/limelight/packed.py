@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The attention functions of flash-attn 2 that take q, k and v, or k and v, in one tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from limelight.interface import flash_attn_func, flash_attn_varlen_func
+from limelight.messages import bad, check_tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from limelight.arguments import Later, WindowSize
+
+
+def flash_attn_qkvpacked_func(
+    qkv: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    **later: Unpack[Later],
+) -> Any:
+    """flash_attn_func of q, k, v stacked as qkv (batch, seqlen, 3, heads, headdim)."""
+    q, k, v = _unstack("qkv", qkv, 5, 3)
+    return flash_attn_func(
+        q,
+        k,
+        v,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+        **later,
+    )
+
+
+def flash_attn_kvpacked_func(
+    q: Tensor,
+    kv: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    **later: Unpack[Later],
+) -> Any:
+    """flash_attn_func of k, v stacked as kv (batch, seqlen_k, 2, heads_kv, headdim)."""
+    k, v = _unstack("kv", kv, 5, 2)
+    return flash_attn_func(
+        q,
+        k,
+        v,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+        **later,
+    )
+
+
+def flash_attn_varlen_qkvpacked_func(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    **later: Unpack[Later],
+) -> Any:
+    """flash_attn_varlen_func of q, k, v stacked as qkv (total, 3, heads, headdim)."""
+    q, k, v = _unstack("qkv", qkv, 4, 3)
+    lengths = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        *lengths,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+        **later,
+    )
+
+
+def flash_attn_varlen_kvpacked_func(
+    q: Tensor,
+    kv: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: WindowSize = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    **later: Unpack[Later],
+) -> Any:
+    """flash_attn_varlen_func of k, v stacked as kv (total_k, 2, heads_kv, headdim)."""
+    k, v = _unstack("kv", kv, 4, 2)
+    lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        *lengths,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+        **later,
+    )
+
+
+def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, ...]:
+    check_tensor(name, x)
+    if x.dim() != dims or x.shape[-3] != parts:
+        layout = ("batch, seqlen, " if dims == 5 else "total, ") + f"{parts}, heads, headdim"
+        raise bad(
+            f"{name}.shape",
+            x.shape,
+            f"({layout})",
+            f"torch.stack of the {parts} tensors in dimension -3",
+        )
+    return x.unbind(-3)
