@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attention in plain torch operations: every feature, every device; the fallback and the first oracle of the tests.
+"""Attention in plain torch operations: every feature, every device.
 
-``forward`` and ``backward`` take checked arguments (``limelight.checks`` validates) and never write to them.
-They are not differentiable through autograd by themselves: ``limelight.autograd`` pairs them.
+It is the fallback of the kernels and the first oracle of the tests.
+
+``forward`` and ``backward`` take checked arguments (``limelight.checks`` validates) and never write
+to them. They are not differentiable through autograd by themselves: ``limelight.autograd`` pairs
+them.
 """
 
 from limelight.torch_path.backward import Gradients, backward

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Backward attention (Dao, arXiv 2307.08691, algorithm 2): scores are recomputed from q, k and LSE, tile by tile."""
+"""Backward attention (Dao, arXiv 2307.08691, algorithm 2): recomputes scores, tile by tile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INF = float("inf")
 
 
 class Gradients(NamedTuple):
-    """Gradients in the dtype and shape of their tensors; dbias and dsink are None where not asked for."""
+    """Gradients like their tensors; dbias and dsink are None where absent or not asked for."""
 
     dq: Tensor
     dk: Tensor
@@ -43,11 +43,12 @@ def backward(
 ) -> Gradients:
     """Return the gradients of sum(dout * out) + sum(dlse * lse).
 
-    out and lse are what ``forward`` returned for the same problem; dlse has lse's shape, or is None for zero. k and v may
-    be packed, paged or chosen rows of a cache: every slot receives the sum of what reads it. need_dbias, need_dsink:
-    whether to compute the gradient of problem.bias and problem.sink, if present. Rows with LSE = -inf get and give zero
-    gradients. Every sum has a fixed order, so equal inputs give equal bits. Extra memory: dk and dv in fp32, one row block
-    of everything else. Raises ValueError for FP8 tensors.
+    out and lse are what ``forward`` returned for the same problem; dlse has lse's shape, or is None
+    for zero. k and v may be packed, paged or chosen rows of a cache: every slot receives the sum of
+    what reads it. need_dbias, need_dsink: whether to compute the gradient of problem.bias and
+    problem.sink, if present. Rows with LSE = -inf get and give zero gradients. Every sum has a
+    fixed order, so equal inputs give equal bits. Extra memory: dk and dv in fp32, one row block of
+    everything else. Raises ValueError for FP8 tensors.
     """
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if is_fp8(tensor.dtype):
@@ -107,7 +108,8 @@ class _Run:
             self.dsink = q.new_zeros(context.heads, dtype=dtype)
 
     def gradients(self) -> Gradients:
-        q, k, v, problem = self.q, self.k, self.v, self.problem
+        """Cast the accumulators to their tensors' dtypes."""
+        k, v, problem = self.k, self.v, self.problem
         dbias, dsink = self.dbias, self.dsink
         if dbias is not None and problem.bias is not None:
             dbias = dbias.to(problem.bias.dtype)
@@ -136,7 +138,7 @@ class _Run:
                 self._statistics(block)
 
     def _statistics(self, rows: Span) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """dout, delta, LSE (+inf where no key is seen, so that P = 0) and the live rows of a block; adds to dsink."""
+        """Return dout, delta, LSE (+inf where -inf, so that P = 0) and live rows; add to dsink."""
         context = self.context
         lse = context.read_rows(self.lse, rows)
         live = lse != -_INF
@@ -147,14 +149,14 @@ class _Run:
         if self.dlse is not None:
             delta = delta - torch.where(live, context.read_rows(self.dlse, rows), 0)
         if self.dsink is not None and self.problem.sink is not None:
-            sink = self.problem.sink.to(context.dtype).unflatten(0, context.heads)[
+            sink = torch.unflatten(self.problem.sink.to(context.dtype), 0, context.heads)[
                 None, :, :, None, None
             ]
             self.dsink -= (torch.exp(sink - lse) * delta).sum((0, 3, 4))
         return dout, delta, lse, live
 
     def row_block(self, group: Group, rows: Span) -> None:
-        """Add what one block of rows contributes; O(rows * keys) work, O(rows * block_keys) memory."""
+        """Add what one block of rows contributes, one block of keys at a time."""
         context, problem, plan = self.context, self.problem, self.plan
         dout, delta, lse, live = self._statistics(rows)
         scale = context.batch_scale(rows)
@@ -168,7 +170,7 @@ class _Run:
             v_tile = context.read_keys(self.v, keys, seen)
             scores, slope = context.scores(q_tile, k_tile, group, rows, keys, visible)
             p = torch.exp(scores - lse)
-            dp = torch.matmul(dout_flat, v_tile.mT).unflatten(2, p.shape[2:4])
+            dp = torch.unflatten(torch.matmul(dout_flat, v_tile.mT), 2, p.shape[2:4])
             keep = context.keep(rows, keys, p.shape[-2:])
             kept = p
             if keep is not None:

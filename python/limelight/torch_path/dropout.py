@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The dropout mask: Philox4x32-10 (Salmon et al., SC'11) as a pure function of seed, offset and element position.
+"""The dropout mask: Philox4x32-10 (Salmon et al., SC'11) of seed, offset and element position.
 
 docs/numerics.md states the mapping; every backend reproduces it bit for bit.
 """
@@ -22,7 +22,7 @@ _ROUNDS = 10
 def philox4x32(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, ...]:
-    """Philox4x32-10 of broadcastable int64 tensors that hold 32-bit words; returns four such tensors."""
+    """Philox4x32-10 of broadcastable int64 tensors holding 32-bit words; returns four such."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -35,7 +35,7 @@ def philox4x32(
 
 
 def dropout_threshold(dropout_p: float) -> int:
-    """Elements whose 16 random bits are below this are dropped: the drop rate is a multiple of 2**-16."""
+    """Elements whose 16 random bits are below this are dropped: the rate in units of 2**-16."""
     return min(max(round(dropout_p * 65536), 0), 65536)
 
 
@@ -49,9 +49,10 @@ def dropout_keep_mask(
 ) -> Tensor:
     """Return the kept elements as a bool tensor (batches, heads, rows, columns).
 
-    rng_state: (2,) int64, seed and offset. batch, rows, columns: half-open ranges of indices within the batch and the
-    sequence (rows and columns restart at 0 in every sequence). heads: begin, end and the total number of query heads.
-    The value at an element does not depend on the ranges asked for, the block sizes or the layout.
+    rng_state: (2,) int64, seed and offset. batch, rows, columns: half-open ranges of indices within
+    the batch and the sequence (rows and columns restart at 0 in every sequence). heads: begin, end
+    and the total number of query heads. The value at an element does not depend on the ranges asked
+    for, the block sizes or the layout.
     """
     device = rng_state.device
     row_tiles = torch.arange(rows[0] // 16, -(-rows[1] // 16), device=device)
@@ -73,7 +74,7 @@ def dropout_keep_mask(
     )
     low = torch.stack([word & 0xFFFF for word in words], dim=-1)
     high = torch.stack([word >> 16 for word in words], dim=-1)
-    bits = torch.stack((low, high), dim=-1).unflatten(-2, (2, 2))
+    bits = torch.unflatten(torch.stack((low, high), dim=-1), -2, (2, 2))
     # Now (..., row tile, row % 8, column tile, column pair, row half, column half, parity).
     order = bits.permute(0, 1, 2, 6, 3, 4, 7, 5, 8)
     tile = order.reshape(*order.shape[:2], 16 * len(row_tiles), 16 * len(column_tiles))

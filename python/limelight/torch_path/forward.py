@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Forward attention: online softmax (Milakov and Gimelshein, arXiv 1805.02867) over blocks of rows and keys."""
+"""Forward attention: online softmax (Milakov and Gimelshein, arXiv 1805.02867) over blocks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ _INF = float("inf")
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple[Tensor, Tensor]:
-    """Return (out, lse) of the call that problem describes; see AttentionProblem for layouts and formulas.
+    """Return (out, lse) of the call that problem describes.
 
-    out: q's layout with headdim_v, in q's dtype (bfloat16 for FP8 q), contiguous. lse: (batch, heads_q, seqlen_q), or
-    (heads_q, total_q) where cu_seqlens_q is given; fp32 (fp64 for fp64 q). A row whose scores are all -inf, because it
-    sees no key, is masked by its bias, or lies beyond its sequence, has O = 0 and LSE = -inf (with a sink, too).
-    Extra memory: one tile of scores, whatever the sequence lengths. No host synchronisation on a GPU.
+    AttentionProblem states layouts and formulas.
+
+    out: q's layout with headdim_v, in q's dtype (bfloat16 for FP8 q), contiguous. lse: (batch,
+    heads_q, seqlen_q), or (heads_q, total_q) where cu_seqlens_q is given; fp32 (fp64 for fp64 q). A
+    row whose scores are all -inf, because it sees no key, is masked by its bias, or lies beyond its
+    sequence, has O = 0 and LSE = -inf (with a sink, too). Extra memory: one tile of scores,
+    whatever the sequence lengths. No host synchronisation on a GPU.
     """
     plan = make_plan(q, k, problem)
     context = make_context(q, k, problem, plan)
-    # Tokens come first here so that one Tokens object serves q, out and lse; packed targets have one spare row.
+    # Tokens come first here so that one Tokens object serves q, out and lse; packed targets have
+    # one spare row.
     tokens = (*q.shape[:-2],) if problem.cu_seqlens_q is None else (q.shape[0] + 1,)
     out_dtype = torch.bfloat16 if is_fp8(q.dtype) else q.dtype
     out = q.new_zeros((*tokens, q.shape[-2], v.shape[-1]), dtype=out_dtype)
@@ -85,7 +89,7 @@ def _row_block(
         keep = context.keep(rows, keys, p.shape[-2:])
         if keep is not None:
             p = p * keep
-        product = torch.matmul(p.flatten(2, 3), v_tile).unflatten(2, p.shape[2:4])
+        product = torch.unflatten(torch.matmul(p.flatten(2, 3), v_tile), 2, p.shape[2:4])
         acc = acc * decay.unsqueeze(-1) + product
         row_max = new_max
     out, lse = _finish(acc, row_max, row_sum, context)
@@ -106,7 +110,7 @@ def _finish(
     top = row_max.masked_fill(empty, 0.0)
     decay: Tensor | None = None
     if problem.sink is not None:
-        sink = problem.sink.to(context.dtype).unflatten(0, context.heads)[None, :, :, None]
+        sink = torch.unflatten(problem.sink.to(context.dtype), 0, context.heads)[None, :, :, None]
         new_top = torch.maximum(top, sink)
         decay = torch.exp(top - new_top)
         row_sum = row_sum * decay + torch.exp(sink - new_top)

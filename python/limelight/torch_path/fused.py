@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""torch's own fused CPU attention, used for the groups of sequences where it computes exactly the same thing.
+"""torch's own fused CPU attention, for the groups where it computes exactly the same thing.
 
-That is: CPU tensors in float32 or float64, headdim_v == headdim, sequences of equal and host-known length, and no feature
-beyond full or square causal attention, and a sink (applied to its result: O *= sigmoid(LSE - sink)). It is
-``scaled_dot_product_attention``'s flash implementation, called by its aten name because that also returns the LSE.
-With 16-bit tensors it rounds P, and with shared key heads also partial sums of dK, to 16 bits; the blockwise loop does
-not and takes about the same time, so it serves those.
+That is: CPU tensors in float32 or float64, headdim_v == headdim, sequences of equal and host-known
+length, and no feature beyond full or square causal attention, and a sink (applied to its result: O
+*= sigmoid(LSE - sink)). It is ``scaled_dot_product_attention``'s flash implementation, called by
+its aten name because that also returns the LSE. With 16-bit tensors it rounds P, and with shared
+key heads also partial sums of dK, to 16 bits; the blockwise loop does not and takes about the same
+time, so it serves those.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _DTYPES = (torch.float32, torch.float64)
 
 @functools.cache
 def _available() -> bool:
-    """Whether this torch has the operator and lets query heads share a key head; found by trying."""
+    """Whether this torch has the operator with shared key heads; found by trying."""
     try:
         q, kv = torch.zeros(1, 2, 1, 8), torch.zeros(1, 1, 1, 8)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, kv, kv)
-        return out.shape == q.shape and lse.shape == (1, 2, 1)
+        return bool(out.shape == q.shape and lse.shape == (1, 2, 1))
     except (AttributeError, RuntimeError):
         return False
 
@@ -76,7 +77,7 @@ def _is_causal(problem: AttentionProblem, group: Group) -> bool | None:
 def forward(
     q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, plan: Plan, group: Group
 ) -> tuple[Tensor, Tensor]:
-    """O (batch, rows, heads_q, headdim) and LSE (batch, rows, heads_q) of a group that ``serves`` accepted."""
+    """O (batch, rows, heads_q, headdim) and LSE (batch, rows, heads_q) of a group it serves."""
     rows, keys = _spans(group)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         plan.q_tokens.read(q, rows).transpose(1, 2),
@@ -112,7 +113,7 @@ def backward(
     plan: Plan,
     group: Group,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv (batch, tokens, heads, headdim) of such a group; lse is (tokens..., heads_q, 1), a sink inside it."""
+    """dq, dk, dv (batch, tokens, heads, headdim); lse is (tokens..., heads_q, 1), sink included."""
     rows, keys = _spans(group)
     # The operator reads LSE as (batch, heads, rows) with the strides that its forward gives.
     statistic = plan.q_tokens.read(lse, rows).squeeze(-1).contiguous().transpose(1, 2)

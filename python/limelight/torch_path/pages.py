@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def gather_pages(cache: Tensor, block_table: Tensor, *, num_tokens: int | None = None) -> Tensor:
     """Copy the pages of each sequence into a dense tensor (batch, num_tokens, heads_kv, headdim).
 
-    cache: (num_pages, page_size, heads_kv, headdim), any strides. block_table: (batch, max_pages) integer.
-    num_tokens: default and maximum max_pages * page_size. Table entries outside [0, num_pages) are unused slots: they
-    read page 0 and must lie beyond the sequence's length.
+    cache: (num_pages, page_size, heads_kv, headdim), any strides. block_table: (batch, max_pages)
+    integer. num_tokens: default and maximum max_pages * page_size. Table entries outside [0,
+    num_pages) are unused slots: they read page 0 and must lie beyond the sequence's length.
     """
     batch, max_pages = block_table.shape
     num_pages, page_size, heads, headdim = cache.shape

@@ -18,12 +18,14 @@ from limelight.torch_path.tokens import (
     Tokens,
 )
 
-# A tile of scores (batch, heads_q, rows, keys) has about this many elements at most. On a CPU with 2 MB of L2 per core
-# 2**18 elements and 256 keys were the fastest of 2**18 .. 2**21 and 256 .. 1024; a GPU wants few launches.
+# A tile of scores (batch, heads_q, rows, keys) has about this many elements at most. On a CPU with
+# 2 MB of L2 per core 2**18 elements and 256 keys were the fastest of 2**18 .. 2**21 and 256 ..
+# 1024; a GPU wants few launches.
 _CPU_ELEMENTS, _CPU_KEYS = 1 << 18, 256
 _DEVICE_ELEMENTS, _DEVICE_KEYS = 1 << 24, 1024
 _INVARIANT_ROWS, _INVARIANT_KEYS = 32, 128
-# Sequences of unequal length share padded tiles while the padded work stays below this many scores, or this ratio.
+# Sequences of unequal length share padded tiles while the padded work stays below this many scores,
+# or this ratio.
 _SHARED_SCORES, _SHARED_RATIO = 1 << 18, 1.25
 
 
@@ -31,8 +33,9 @@ _SHARED_SCORES, _SHARED_RATIO = 1 << 18, 1.25
 class Group:
     """Sequences first..last of the batch that are computed together.
 
-    rows, keys: the most rows and the largest key bound among them. leftpad: keys below it are invisible to all.
-    exact: every sequence has exactly these rows, keys and leftpad, so that masks follow from host integers alone.
+    rows, keys: the most rows and the largest key bound among them. leftpad: keys below it are
+    invisible to all. exact: every sequence has exactly these rows, keys and leftpad, so that masks
+    follow from host integers alone.
     """
 
     first: int

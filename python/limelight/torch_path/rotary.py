@@ -16,10 +16,11 @@ def apply_rotary(
 ) -> Tensor:
     """Rotate the first ``2 * cos.shape[-1]`` features of every head of x; the rest is copied.
 
-    x: (..., heads, headdim), any strides. cos, sin: (seqlen_rotary, rotary_dim / 2). positions: integer tensor
-    broadcastable to x.shape[:-2], each in [0, seqlen_rotary). interleaved: features (0, 1), (2, 3), ... form the
-    pairs (GPT-J); otherwise feature f pairs with f + rotary_dim / 2 (GPT-NeoX). Computes in fp32 (fp64 for fp64 x)
-    and returns a new tensor of x's dtype. Positions are clamped into the table, so stale lengths never fault.
+    x: (..., heads, headdim), any strides. cos, sin: (seqlen_rotary, rotary_dim / 2). positions:
+    integer tensor broadcastable to x.shape[:-2], each in [0, seqlen_rotary). interleaved: features
+    (0, 1), (2, 3), ... form the pairs (GPT-J); otherwise feature f pairs with f + rotary_dim / 2
+    (GPT-NeoX). Computes in fp32 (fp64 for fp64 x) and returns a new tensor of x's dtype. Positions
+    are clamped into the table, so stale lengths never fault.
     """
     half = cos.shape[-1]
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One tile of scores: products, softcap, ALiBi, bias, visibility. Tiles are (batch, heads_kv, group, rows, keys)."""
+"""One tile of scores (batch, heads_kv, group, rows, keys): softcap, ALiBi, bias, visibility."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class TileContext:
         return self.scale
 
     def read_rows(self, source: Tensor, span: Span) -> Tensor:
-        """(batch, rows, heads_q, x) tokens as (batch, heads_kv, group, rows, x) in the compute dtype."""
+        """(batch, rows, heads_q, x) as (batch, heads_kv, group, rows, x), compute dtype."""
         tile = self.plan.q_tokens.read(source, span).to(self.dtype)
-        tile = tile.permute(0, 2, 1, 3).unflatten(1, self.heads)
+        tile = torch.unflatten(tile.permute(0, 2, 1, 3), 1, self.heads)
         return self._pad(tile, self.plan.block_rows)
 
     def read_keys(self, source: Tensor, span: Span, seen: Tensor | None) -> Tensor:
-        """(batch, keys, heads_kv, x) tokens as (batch, heads_kv, keys, x); keys that no row sees become 0.
+        """(batch, keys, heads_kv, x) as (batch, heads_kv, keys, x); keys no row sees become 0.
 
         Zeroing matters because 0 * NaN and 0 * inf of stale or never written cache slots are NaN.
         """
@@ -101,12 +101,13 @@ class TileContext:
         keys: Span,
         seen: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the scores (-inf where invisible) and d score / d product where softcap bends it, else None.
+        """Return the scores, -inf where invisible, and d score / d product if softcap bends it.
 
         q_tile is already multiplied by the scale.
         """
         problem = self.problem
-        products = torch.matmul(q_tile.flatten(2, 3), k_tile.mT).unflatten(2, q_tile.shape[2:4])
+        products = torch.matmul(q_tile.flatten(2, 3), k_tile.mT)
+        products = torch.unflatten(products, 2, q_tile.shape[2:4])
         slope: Tensor | None = None
         if problem.softcap > 0:
             bent = torch.tanh(products / problem.softcap)
@@ -135,16 +136,15 @@ class TileContext:
         else:
             shift = (plan.lengths_k - plan.lengths_q)[group.first : group.last]
             distance = key - row - shift[:, None, None, None, None]
-        if slopes.dim() == 2:
-            slopes = slopes[group.first : group.last]
-        else:
-            slopes = slopes[None]
-        return slopes.to(self.dtype).unflatten(1, self.heads)[..., None, None] * distance.abs()
+        slopes = slopes[group.first : group.last] if slopes.dim() == 2 else slopes[None]
+        return (
+            torch.unflatten(slopes.to(self.dtype), 1, self.heads)[..., None, None] * distance.abs()
+        )
 
     def heads_tile(self, full: Tensor, rows: Span, keys: Span) -> Tensor:
-        """Cut (batch, heads_q, rows, keys), any extent possibly 1, to this tile; (batch, heads_kv, group, rows, keys)."""
+        """Cut (batch, heads_q, rows, keys), any extent possibly 1, to this tile."""
         part = full[bias_slices(full.shape, rows, keys)]
-        return part.unflatten(1, self.heads if full.shape[1] != 1 else (1, 1))
+        return torch.unflatten(part, 1, self.heads if full.shape[1] != 1 else (1, 1))
 
     def _pad_bias(self, bias: Tensor) -> Tensor:
         height = 0 if bias.shape[-2] == 1 else self.plan.block_rows - bias.shape[-2]
@@ -165,11 +165,11 @@ class TileContext:
             (rows.begin, rows.begin + size[0]),
             (keys.begin, keys.begin + size[1]),
         )
-        return mask.unflatten(1, self.heads)
+        return torch.unflatten(mask, 1, self.heads)
 
 
 def bias_slices(shape: torch.Size, rows: Span, keys: Span) -> tuple[slice, slice, slice, slice]:
-    """Where a tile lies in a tensor of ``shape`` (batch, heads_q, rows, keys) with broadcast extents 1."""
+    """Where a tile lies in (batch, heads_q, rows, keys) of ``shape``, broadcast extents 1."""
     whole = slice(None)
     return (
         slice(rows.first, rows.last) if shape[0] != 1 else whole,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where the tokens of each sequence lie: dense rows, packed (varlen), chosen cache rows, or pages.
 
-Each class moves tiles between a tensor of tokens and (batch, token, ...) tiles: ``read`` copies or views, ``write``
-stores tokens that are inside their sequence, ``add`` accumulates in a fixed order.
+Each class moves tiles between a tensor of tokens and (batch, token, ...) tiles: ``read`` copies or
+views, ``write`` stores tokens that are inside their sequence, ``add`` accumulates in a fixed order.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class DenseTokens:
 
 
 class PackedTokens:
-    """(total + 1, ...): token i of sequence b is row starts[b] + i; the last row takes tokens beyond a sequence.
+    """(total + 1, ...): token i of sequence b is row starts[b] + i; the last row is a spare.
 
-    Sources may have just ``total`` rows. host: the starts and lengths as Python ints where they are known; a span of
-    one sequence is then a view.
+    The spare row takes tokens beyond their sequence; sources need not have it. host: the starts and
+    lengths as Python ints where they are known; a span of one sequence is then a view.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class CacheRowTokens:
 
 
 class PagedTokens:
-    """(num_pages, page_size, ...): token j of sequence b is slot j % page_size of page table[b, j // page_size].
+    """(num_pages, page_size, ...): token j of sequence b is in page table[b, j // page_size].
 
     Entries outside [0, num_pages) lie beyond their sequence: they read page 0 and add zeros to it.
     """
