@@ -32,7 +32,7 @@ def built() -> Path:
     return BUILD
 
 
-@pytest.mark.parametrize("name", ["numeric_test", "async_units_test"])
+@pytest.mark.parametrize("name", ["numeric_test", "async_units_test", "check_test", "check_fuzz"])
 def test_units(built: Path, name: str) -> None:
     done = subprocess.run([built / name], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -70,20 +70,37 @@ void note_footprint(Record& r, const Address* address, uint32_t mask, uint32_t b
 
 namespace {
 
-// Calls touch(cell, byte_mask, byte address, lane) for each word of each active lane; lanes side by
-// side in one word are merged.
-template <class Address, class CellAt, class Touch>
-void each_word(const Address* address, uint32_t mask, uint32_t bytes, CellAt cell_at, Touch touch) {
-    if (bytes >= 4) {
-        const uint32_t words = bytes / 4;
-        for (uint32_t m = mask; m != 0; m &= m - 1) {
-            const int lane = __builtin_ctz(m);
-            Cell* cell = cell_at(address[lane]);
-            for (uint32_t w = 0; w < words; ++w) {
-                touch(cell[w], 15u, address[lane] + 4 * w, lane);
-            }
+// Calls touch(cell, byte_mask, byte address, lane) for each word of each active lane, unless
+// repeat(cells) did the lane. Lanes side by side in one word are merged.
+template <uint32_t kWords, class Address, class CellAt, class Touch>
+void each_lane(const Address* address, uint32_t mask, const ShadowEngine::Memo& memo,
+               CellAt cell_at, Touch touch) {
+    for (uint32_t m = mask; m != 0; m &= m - 1) {
+        const int lane = __builtin_ctz(m);
+        Cell* cells = cell_at(address[lane]);
+        if (ShadowEngine::repeat<kWords>(cells, memo)) {
+            continue;
         }
-        return;
+        for (uint32_t w = 0; w < kWords; ++w) {
+            touch(cells[w], 15u, address[lane] + 4 * w, lane);
+        }
+    }
+}
+
+template <class Address, class CellAt, class Touch>
+void each_word(const Address* address, uint32_t mask, uint32_t bytes,
+               const ShadowEngine::Memo& memo, CellAt cell_at, Touch touch) {
+    switch (bytes) {
+        case 4:
+            return each_lane<1>(address, mask, memo, cell_at, touch);
+        case 8:
+            return each_lane<2>(address, mask, memo, cell_at, touch);
+        case 16:
+            return each_lane<4>(address, mask, memo, cell_at, touch);
+        case 32:
+            return each_lane<8>(address, mask, memo, cell_at, touch);
+        default:
+            break;
     }
     const uint32_t ones = (1u << bytes) - 1;
     Address word = 0;
@@ -226,7 +243,7 @@ void ClusterRaces::shared_words(const View& v, uint32_t id, const uint32_t* addr
     State& s = *state_;
     ShadowEngine::Memo memo;
     each_word(
-        address, mask, bytes,
+        address, mask, bytes, memo,
         [&](uint32_t a) { return s.cells[a >> kRankShift].data() + ((a & kOffsetMask) >> 2); },
         [&](Cell& cell, uint32_t byte_mask, uint32_t at, int lane) {
             try {
@@ -267,7 +284,7 @@ void ClusterRaces::global_words(const View& v, uint32_t id, const uint64_t* addr
         GlobalShadow::Page& page = s.page(global_, number);
         const GlobalShadow::PageLock lock(page);
         each_word(
-            address, here, bytes,
+            address, here, bytes, memo,
             [&](uint64_t a) { return page.cells + (a % GlobalShadow::kPageBytes >> 2); },
             [&](Cell& cell, uint32_t byte_mask, uint64_t at, int lane) {
                 try {

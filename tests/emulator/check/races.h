@@ -32,6 +32,9 @@ struct Channel {
     uint32_t begun = 0;              // epoch of the latest operation
     uint32_t done = 0;               // every operation up to this epoch has completed
     std::vector<uint8_t> completed;  // flags of epochs done + 1 ...
+    bool signals =
+        false;       // completion is a release at an mbarrier: hands over what the issuers knew
+    Clocks carried;  // of completed operations
 };
 
 // One asynchronous operation in flight: what its issuer knew when it was issued.
@@ -126,9 +129,10 @@ class ClusterRaces {
     // access under every schedule. Proxy::Generic for cp.async, Proxy::Async for bulk copies, wgmma
     // and tcgen05.
     void open(Channel& channel);  // gives the channel its agent; once per channel
-    void open(MbarrierSync& barrier) {
+    void open(MbarrierSync& barrier) {  // at the first init; a second init keeps the object
         open(barrier.channel);
-    }  // at the first init; a second init keeps the object
+        barrier.channel.signals = true;
+    }
     AsyncOp begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy);
     void shared_range(const AsyncOp& op, Op kind, uint32_t address, uint64_t bytes);
     void global_range(const AsyncOp& op, Op kind, uint64_t address, uint64_t bytes);

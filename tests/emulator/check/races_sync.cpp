@@ -23,6 +23,8 @@ void ClusterRaces::complete(MbarrierSync& barrier) {
     // Arrivals are read-modify-writes of one object: later phases carry what earlier ones released.
     barrier.completed.join(barrier.pending);
     barrier.pending.clear();
+    barrier.completed.join(barrier.channel.carried);
+    barrier.channel.carried.clear();
     barrier.completed.c.raise(barrier.channel.agent, barrier.channel.done);
 }
 
@@ -162,6 +164,10 @@ AsyncOp ClusterRaces::begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy
 
 void ClusterRaces::finish(const AsyncOp& op) {
     Channel& channel = *op.channel;
+    if (channel.signals) {
+        channel.carried.join(*op.known);
+        channel.carried.c.raise(op.issuer, op.issuer_epoch);
+    }
     const uint32_t ahead = op.epoch - channel.done - 1;
     if (ahead >= channel.completed.size()) {
         channel.completed.resize(ahead + 1, 0);

@@ -7,7 +7,9 @@
 // instruction works out each distinct cell once and repeats the result for its other words.
 #pragma once
 #include <atomic>
+#include <bit>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -82,7 +84,7 @@ class StableTable {
     uint32_t used_ = 0;
 };
 
-struct Cell {
+struct alignas(8) Cell {
     uint32_t writer = 0, readers = 0;
     bool operator==(const Cell&) const = default;
 };
@@ -136,6 +138,25 @@ class ShadowEngine {
             return;
         }
         touch_slow(view, id, cell, byte_mask, memo);
+    }
+    // True when all the words are like the one met last, and then done.
+    template <uint32_t kWords>
+    static bool repeat(Cell* cells, const Memo& memo) {
+        const uint64_t from = std::bit_cast<uint64_t>(memo.from[0]),
+                       to = std::bit_cast<uint64_t>(memo.to[0]);
+        uint64_t words[kWords], differ = memo.count == 0;
+        std::memcpy(words, cells, sizeof words);
+        for (uint32_t w = 0; w < kWords; ++w) {
+            differ |= words[w] ^ from;
+        }
+        if (differ != 0) {
+            return false;
+        }
+        for (uint32_t w = 0; w < kWords; ++w) {
+            words[w] = to;
+        }
+        std::memcpy(static_cast<void*>(cells), words, sizeof words);
+        return true;
     }
 
   private:
