@@ -14,9 +14,12 @@ LIMELIGHT_DEVICE void cp_async_16(uint32_t smem, const void* global, bool valid)
                  : "memory");
 }
 
-LIMELIGHT_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+LIMELIGHT_DEVICE void cp_async_commit() {
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
 
-// Waits for this thread's own groups but the newest kPending; others' copies need a barrier after it.
+// Waits for this thread's own groups but the newest kPending; others' copies need a barrier after
+// it.
 template <int kPending>
 LIMELIGHT_DEVICE void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");

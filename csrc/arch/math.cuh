@@ -19,7 +19,8 @@ LIMELIGHT_DEVICE float reciprocal_approx(float x) {
     return y;
 }
 
-// tanh by one exponential, absolute error below 3e-7; tanh.approx has 5e-4, too coarse for a softcap of 50.
+// tanh by one exponential, absolute error below 3e-7; tanh.approx has 5e-4, too coarse for a
+// softcap of 50.
 LIMELIGHT_DEVICE float tanh_exp2(float x) {
     const float e = exp2_approx(2.0f * kLog2e * x);
     return 1.0f - 2.0f * reciprocal_approx(1.0f + e);

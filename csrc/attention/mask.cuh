@@ -5,7 +5,8 @@
 
 namespace limelight {
 
-// Which keys the rows [q_begin, q_end) of one sequence see; causal, window and the sequence end in one rule.
+// Which keys the rows [q_begin, q_end) of one sequence see; causal, window and the sequence end in
+// one rule.
 //   row r sees columns [r + shift - behind, min(seqlen_k, r + shift + ahead + 1))
 struct Mask {
     const FwdParams& params;
@@ -13,15 +14,20 @@ struct Mask {
     int shift;  // seqlen_k - seqlen_q: bottom-right alignment
 
     LIMELIGHT_DEVICE Mask(const FwdParams& params, const Sequence& sequence)
-        : params(params), seqlen_k(sequence.seqlen_k), shift(sequence.seqlen_k - sequence.seqlen_q) {}
+        : params(params),
+          seqlen_k(sequence.seqlen_k),
+          shift(sequence.seqlen_k - sequence.seqlen_q) {}
 
-    LIMELIGHT_DEVICE int first_column(int row) const { return max(0, row + shift - params.window_behind); }
+    LIMELIGHT_DEVICE int first_column(int row) const {
+        return max(0, row + shift - params.window_behind);
+    }
     LIMELIGHT_DEVICE int end_column(int row) const {
         return min(seqlen_k, row + shift + params.window_ahead + 1);
     }
 };
 
-// KV blocks that a q tile visits, [begin, end), and among them those that every row sees whole, [full_begin, full_end).
+// KV blocks that a q tile visits, [begin, end), and among them those that every row sees whole,
+// [full_begin, full_end).
 struct KvBlocks {
     int begin;
     int end;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include "attention/params.h"
 #include "arch/base.cuh"
+#include "attention/params.h"
 
 namespace limelight {
 
@@ -13,8 +13,9 @@ struct Tile {
     int q_block;
 };
 
-// Grid: one block per tile, q blocks of one (batch, head) next to each other so that they share K and V in L2.
-// Causal calls start with the last q block, which sees the most keys: longest tile first.
+// Grid: one block per tile, q blocks of one (batch, head) next to each other so that they share K
+// and V in L2. Causal calls start with the last q block, which sees the most keys: longest tile
+// first.
 LIMELIGHT_DEVICE Tile tile_of_block(const FwdParams& params) {
     const int index = static_cast<int>(blockIdx.x);
     const int position = index % params.num_q_blocks;
@@ -28,13 +29,13 @@ LIMELIGHT_DEVICE Tile tile_of_block(const FwdParams& params) {
 
 // Where one batch row lies in the tensors and how much of it takes part.
 struct Sequence {
-    int64_t q_row;      // first row of q, out and lse in their row dimension (varlen), else 0
-    int64_t k_row;      // first row of k and v
-    int64_t q_batch;    // batch index to multiply with the batch strides (dense), else 0
+    int64_t q_row;    // first row of q, out and lse in their row dimension (varlen), else 0
+    int64_t k_row;    // first row of k and v
+    int64_t q_batch;  // batch index to multiply with the batch strides (dense), else 0
     int64_t k_batch;
-    int q_extent;       // rows of q that exist
-    int seqlen_q;       // rows of q that take part: the others get out = 0, lse = -inf
-    int seqlen_k;       // keys that take part
+    int q_extent;  // rows of q that exist
+    int seqlen_q;  // rows of q that take part: the others get out = 0, lse = -inf
+    int seqlen_k;  // keys that take part
 };
 
 LIMELIGHT_DEVICE Sequence sequence_of(const FwdParams& params, int batch) {

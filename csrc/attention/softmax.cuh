@@ -5,9 +5,9 @@
 
 namespace limelight {
 
-// Online softmax in base 2 over the accumulators of mma.m16n8: a thread holds rows g and g + 8 of each m16 tile.
-// row_sum is this thread's part until finish(); it adds the P that was rounded for the second GEMM, so that the
-// rounding of P cancels between numerator and denominator.
+// Online softmax in base 2 over the accumulators of mma.m16n8: a thread holds rows g and g + 8 of
+// each m16 tile. row_sum is this thread's part until finish(); it adds the P that was rounded for
+// the second GEMM, so that the rounding of P cancels between numerator and denominator.
 template <class Element, int kTilesM, int kTilesN>
 struct OnlineSoftmax {
     static constexpr int kRows = 2 * kTilesM;
@@ -25,8 +25,8 @@ struct OnlineSoftmax {
         }
     }
 
-    // Raises the row maxima to those of s (any unit; scale turns it to base 2) and gives the factor by which everything
-    // accumulated before shrinks.
+    // Raises the row maxima to those of s (any unit; scale turns it to base 2) and gives the factor
+    // by which everything accumulated before shrinks.
     LIMELIGHT_DEVICE void raise_max(const Scores& s, float scale, float (&shrink)[kRows]) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
@@ -53,8 +53,9 @@ struct OnlineSoftmax {
         for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll
             for (int r = 0; r < kRows; ++r) {
-                const uint32_t pair = pack2(exp2_approx(s[r / 2][n][r % 2 * 2] * scale - top[r]),
-                                            exp2_approx(s[r / 2][n][r % 2 * 2 + 1] * scale - top[r]), Element{});
+                const uint32_t pair =
+                    pack2(exp2_approx(s[r / 2][n][r % 2 * 2] * scale - top[r]),
+                          exp2_approx(s[r / 2][n][r % 2 * 2 + 1] * scale - top[r]), Element{});
                 const float2 rounded = unpack2(pair, Element{});
                 row_sum[r] += rounded.x + rounded.y;
                 p[r / 2][n / 2][2 * (n % 2) + r % 2] = pair;
@@ -67,9 +68,10 @@ struct OnlineSoftmax {
         return largest == -INFINITY ? 0.0f : largest * scale;
     }
 
-    // Adds the sink logit (base 2; -inf for none), leaves in `shrink` the factor that normalises O and in `lse` the natural log of
-    // the denominator: 0 and -inf for a row that saw no key.
-    LIMELIGHT_DEVICE void finish(float scale, float sink, float (&shrink)[kRows], float (&lse)[kRows]) {
+    // Adds the sink logit (base 2; -inf for none), leaves in `shrink` the factor that normalises O
+    // and in `lse` the natural log of the denominator: 0 and -inf for a row that saw no key.
+    LIMELIGHT_DEVICE void finish(float scale, float sink, float (&shrink)[kRows],
+                                 float (&lse)[kRows]) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
             const float sum = quad_sum(row_sum[r]);

@@ -5,8 +5,9 @@
 
 namespace limelight {
 
-// Row-major shared tile of 16-bit elements, rows of kCols, whose 16-byte chunks are XOR-swizzled so that
-// eight rows of one logical chunk fall into eight different bank groups: ldmatrix and stores are conflict-free.
+// Row-major shared tile of 16-bit elements, rows of kCols, whose 16-byte chunks are XOR-swizzled so
+// that eight rows of one logical chunk fall into eight different bank groups: ldmatrix and stores
+// are conflict-free.
 //   pitch % 128 B == 0:  chunk ^= row & 7           (kCols 64, 128, 192, 256)
 //   pitch % 128 B == 64: chunk ^= (row >> 1) & 3    (kCols 32, 96)
 template <int kCols>
@@ -25,8 +26,8 @@ struct SwizzledTile {
         return row * kPitchBytes + (high + low) * 16;
     }
 
-    // Address of (row, chunk + step) from that of (row, chunk) for chunk < 2 and even step, in a tile aligned to
-    // 128 bytes: one XOR and one immediate.
+    // Address of (row, chunk + step) from that of (row, chunk) for chunk < 2 and even step, in a
+    // tile aligned to 128 bytes: one XOR and one immediate.
     LIMELIGHT_DEVICE static uint32_t advance(uint32_t address, int step) {
         return (address ^ ((step & (kGroup - 1)) * 16)) + (step & ~(kGroup - 1)) * 16;
     }

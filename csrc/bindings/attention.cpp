@@ -32,7 +32,8 @@ TensorStrides strides_of(const TensorView& tensor, const char* name, bool varlen
     const int ndim = varlen ? 3 : 4;
     expect(tensor.ndim == ndim, name,
            "has " + std::to_string(tensor.ndim) + " dimensions, allowed: " + std::to_string(ndim));
-    expect(tensor.stride[ndim - 1] == 1 || tensor.shape[ndim - 1] <= 1, name, "must be contiguous in its last dimension");
+    expect(tensor.stride[ndim - 1] == 1 || tensor.shape[ndim - 1] <= 1, name,
+           "must be contiguous in its last dimension");
     return {varlen ? 0 : tensor.stride[0], tensor.stride[ndim - 3], tensor.stride[ndim - 2]};
 }
 
@@ -44,7 +45,8 @@ const int32_t* lengths(const py::handle& object, const char* name, int64_t expec
     }
     require(*tensor, name, ScalarType::kInt32, 1);
     expect(tensor->shape[0] == expected, name,
-           "has " + std::to_string(tensor->shape[0]) + " elements, allowed: " + std::to_string(expected));
+           "has " + std::to_string(tensor->shape[0]) +
+               " elements, allowed: " + std::to_string(expected));
     expect(tensor->stride[0] == 1 || expected <= 1, name, "must be contiguous");
     return static_cast<const int32_t*>(tensor->data);
 }
@@ -82,13 +84,14 @@ void fill_bias(AttentionParams& params, const py::handle& object) {
     if (!bias) {
         return;
     }
-    expect(bias->ndim == 4, "bias", "has " + std::to_string(bias->ndim) + " dimensions, allowed: 4");
+    expect(bias->ndim == 4, "bias",
+           "has " + std::to_string(bias->ndim) + " dimensions, allowed: 4");
     const int64_t full[] = {params.batch, params.heads_q, params.seqlen_q, params.seqlen_k};
     int64_t strides[4];
     for (int i = 0; i < 4; ++i) {
         expect(bias->shape[i] == 1 || bias->shape[i] == full[i], "bias",
-               "has extent " + std::to_string(bias->shape[i]) + " in dimension " + std::to_string(i) +
-                   ", allowed: 1 or " + std::to_string(full[i]));
+               "has extent " + std::to_string(bias->shape[i]) + " in dimension " +
+                   std::to_string(i) + ", allowed: 1 or " + std::to_string(full[i]));
         strides[i] = bias->shape[i] == 1 ? 0 : bias->stride[i];
     }
     params.bias = bias->data;
@@ -96,11 +99,13 @@ void fill_bias(AttentionParams& params, const py::handle& object) {
     params.bias_strides = {strides[0], strides[1], strides[2], strides[3]};
 }
 
-void attention_forward(const py::object& q_object, const py::object& k_object, const py::object& v_object,
-                       const py::object& out_object, const py::object& lse_object, const py::object& cu_seqlens_q,
-                       const py::object& cu_seqlens_k, const py::object& seqused_q, const py::object& seqused_k,
-                       const py::object& alibi_slopes, const py::object& sink, const py::object& bias,
-                       float softmax_scale, bool causal, int window_left, int window_right, float softcap,
+void attention_forward(const py::object& q_object, const py::object& k_object,
+                       const py::object& v_object, const py::object& out_object,
+                       const py::object& lse_object, const py::object& cu_seqlens_q,
+                       const py::object& cu_seqlens_k, const py::object& seqused_q,
+                       const py::object& seqused_k, const py::object& alibi_slopes,
+                       const py::object& sink, const py::object& bias, float softmax_scale,
+                       bool causal, int window_left, int window_right, float softcap,
                        int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
     const bool varlen_q = !cu_seqlens_q.is_none();
     const bool varlen_k = !cu_seqlens_k.is_none();
@@ -116,7 +121,8 @@ void attention_forward(const py::object& q_object, const py::object& k_object, c
     params.k_strides = strides_of(k, "k", varlen_k);
     params.v_strides = strides_of(v, "v", varlen_k);
     params.out_strides = strides_of(out, "out", varlen_q);
-    expect(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype, "q, k, v, out", "must share one dtype");
+    expect(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype, "q, k, v, out",
+           "must share one dtype");
     params.q = q.data;
     params.k = k.data;
     params.v = v.data;
@@ -134,7 +140,8 @@ void attention_forward(const py::object& q_object, const py::object& k_object, c
     }
     expect(k.shape[k.ndim - 1] == params.headdim, "k", "must have the headdim of q");
     expect(v.shape[v.ndim - 2] == params.heads_kv, "v", "must have the heads of k");
-    expect(varlen_k || (k.shape[0] == params.batch && v.shape[0] == params.batch), "k and v", "must have the batch of q");
+    expect(varlen_k || (k.shape[0] == params.batch && v.shape[0] == params.batch), "k and v",
+           "must have the batch of q");
     for (int i = 0; i < k.ndim - 2; ++i) {
         expect(v.shape[i] == k.shape[i], "v", "must have the sequence lengths of k");
     }
@@ -147,7 +154,8 @@ void attention_forward(const py::object& q_object, const py::object& k_object, c
     const int64_t rows = varlen_q ? q.shape[0] : params.seqlen_q;
     expect(lse.shape[lse.ndim - 1] == rows && lse.shape[lse.ndim - 2] == params.heads_q, "lse",
            "must have the shape (batch, heads_q, seqlen_q) or (heads_q, total_q)");
-    expect(lse.stride[lse.ndim - 1] == 1 || rows <= 1, "lse", "must be contiguous in its last dimension");
+    expect(lse.stride[lse.ndim - 1] == 1 || rows <= 1, "lse",
+           "must be contiguous in its last dimension");
     params.lse = static_cast<float*>(lse.data);
     params.lse_batch_stride = varlen_q ? 0 : lse.stride[0];
     params.lse_head_stride = lse.stride[lse.ndim - 2];

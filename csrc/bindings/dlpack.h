@@ -38,7 +38,8 @@ struct ExchangeApi {
     void* allocate;
     void* managed_from_object;
     void* managed_to_object;
-    int (*tensor_from_object)(void* object, Tensor* out);  // borrows; 0 or -1 with a Python error set
+    int (*tensor_from_object)(void* object,
+                              Tensor* out);  // borrows; 0 or -1 with a Python error set
     void* current_stream;
 };
 

@@ -11,7 +11,8 @@ namespace limelight::bindings {
 
 namespace {
 
-// The exchange table of a type, looked up once per type; null where it has none or an unknown version.
+// The exchange table of a type, looked up once per type; null where it has none or an unknown
+// version.
 const dlpack::ExchangeApi* exchange_api(PyTypeObject* type) {
     static PyTypeObject* last_type = nullptr;
     static const dlpack::ExchangeApi* last_api = nullptr;
@@ -22,7 +23,8 @@ const dlpack::ExchangeApi* exchange_api(PyTypeObject* type) {
     const py::handle type_object(reinterpret_cast<PyObject*>(type));
     if (py::hasattr(type_object, "__dlpack_c_exchange_api__")) {
         const py::object capsule = type_object.attr("__dlpack_c_exchange_api__");
-        api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+        api = static_cast<const dlpack::ExchangeApi*>(
+            PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
         if (api == nullptr) {
             PyErr_Clear();
         }
@@ -76,8 +78,9 @@ const char* describe(ScalarType type) {
 
 void check_dims(int64_t ndim, const char* name) {
     if (ndim > TensorView::kMaxDims) {
-        throw py::value_error(std::string(name) + " has " + std::to_string(ndim) + " dimensions, at most " +
-                              std::to_string(TensorView::kMaxDims) + " are allowed");
+        throw py::value_error(std::string(name) + " has " + std::to_string(ndim) +
+                              " dimensions, at most " + std::to_string(TensorView::kMaxDims) +
+                              " are allowed");
     }
 }
 
@@ -131,11 +134,12 @@ std::optional<TensorView> optional_view(const py::handle& tensor, const char* na
 
 void require(const TensorView& tensor, const char* name, ScalarType dtype, int ndim) {
     if (tensor.dtype != dtype) {
-        throw py::value_error(std::string(name) + " is " + describe(tensor.dtype) + ", allowed: " + describe(dtype));
+        throw py::value_error(std::string(name) + " is " + describe(tensor.dtype) +
+                              ", allowed: " + describe(dtype));
     }
     if (ndim >= 0 && tensor.ndim != ndim) {
-        throw py::value_error(std::string(name) + " has " + std::to_string(tensor.ndim) + " dimensions, allowed: " +
-                              std::to_string(ndim));
+        throw py::value_error(std::string(name) + " has " + std::to_string(tensor.ndim) +
+                              " dimensions, allowed: " + std::to_string(ndim));
     }
 }
 

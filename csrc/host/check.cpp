@@ -9,20 +9,25 @@ constexpr auto kInvalid = Status::Code::kInvalidArgument;
 constexpr auto kUnsupported = Status::Code::kUnsupported;
 constexpr int kVectorElements = 8;  // one cp.async of 16 bytes
 
-Status check_aligned(const char* name, const void* pointer, const TensorStrides& strides, bool varlen) {
+Status check_aligned(const char* name, const void* pointer, const TensorStrides& strides,
+                     bool varlen) {
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) {
-        return Status::error(kUnsupported, "%s: address %p is not 16-byte aligned; pass a contiguous copy", name,
+        return Status::error(kUnsupported,
+                             "%s: address %p is not 16-byte aligned; pass a contiguous copy", name,
                              pointer);
     }
     const struct {
         const char* dimension;
         int64_t stride;
         bool used;
-    } all[] = {{"batch", strides.batch, !varlen}, {"row", strides.row, true}, {"head", strides.head, true}};
+    } all[] = {{"batch", strides.batch, !varlen},
+               {"row", strides.row, true},
+               {"head", strides.head, true}};
     for (const auto& [dimension, stride, used] : all) {
         if (used && stride % kVectorElements != 0) {
             return Status::error(kUnsupported,
-                                 "%s: %s stride is %lld elements; the kernel needs multiples of %d: pass a contiguous copy",
+                                 "%s: %s stride is %lld elements; the kernel needs multiples of "
+                                 "%d: pass a contiguous copy",
                                  name, dimension, static_cast<long long>(stride), kVectorElements);
         }
     }
@@ -38,9 +43,9 @@ Status check_attention(const AttentionParams& p) {
         int32_t least;
         int32_t most;
     } extents[] = {
-        {"batch", p.batch, 0, kMaxSeqlen},        {"heads_q", p.heads_q, 1, 1 << 20},
-        {"heads_kv", p.heads_kv, 1, 1 << 20},     {"headdim", p.headdim, 1, 1 << 16},
-        {"headdim_v", p.headdim_v, 1, 1 << 16},   {"seqlen_q", p.seqlen_q, 0, kMaxSeqlen},
+        {"batch", p.batch, 0, kMaxSeqlen},       {"heads_q", p.heads_q, 1, 1 << 20},
+        {"heads_kv", p.heads_kv, 1, 1 << 20},    {"headdim", p.headdim, 1, 1 << 16},
+        {"headdim_v", p.headdim_v, 1, 1 << 16},  {"seqlen_q", p.seqlen_q, 0, kMaxSeqlen},
         {"seqlen_k", p.seqlen_k, 0, kMaxSeqlen},
     };
     for (const auto& [name, value, least, most] : extents) {
@@ -49,8 +54,9 @@ Status check_attention(const AttentionParams& p) {
         }
     }
     if (p.heads_q % p.heads_kv != 0) {
-        return Status::error(kInvalid, "heads_q is %d, heads_kv is %d: heads_q must be a multiple of heads_kv",
-                             p.heads_q, p.heads_kv);
+        return Status::error(
+            kInvalid, "heads_q is %d, heads_kv is %d: heads_q must be a multiple of heads_kv",
+            p.heads_q, p.heads_kv);
     }
     if (!(p.softcap >= 0.0f)) {
         return Status::error(kInvalid, "softcap is %g, allowed: 0 (off) or positive", p.softcap);
@@ -60,7 +66,8 @@ Status check_attention(const AttentionParams& p) {
     }
     const bool has_rows = p.batch > 0 && p.seqlen_q > 0;
     if (has_rows && (p.q == nullptr || p.out == nullptr || p.lse == nullptr)) {
-        return Status::error(kInvalid, "q, out and lse must not be null when there are rows to compute");
+        return Status::error(kInvalid,
+                             "q, out and lse must not be null when there are rows to compute");
     }
     if (has_rows && p.seqlen_k > 0 && (p.k == nullptr || p.v == nullptr)) {
         return Status::error(kInvalid, "k and v must not be null when seqlen_k is %d", p.seqlen_k);
@@ -84,11 +91,13 @@ Status check_sm80_forward(const AttentionParams& p) {
     };
     for (const auto& [name, present] : lacking) {
         if (present) {
-            return Status::error(kUnsupported, "%s: the sm80 forward kernel does not compute it", name);
+            return Status::error(kUnsupported, "%s: the sm80 forward kernel does not compute it",
+                                 name);
         }
     }
     if (p.dtype != Dtype::kFloat16 && p.dtype != Dtype::kBFloat16) {
-        return Status::error(kUnsupported, "dtype: the sm80 forward kernel takes float16 and bfloat16");
+        return Status::error(kUnsupported,
+                             "dtype: the sm80 forward kernel takes float16 and bfloat16");
     }
     const struct {
         const char* name;
@@ -96,8 +105,9 @@ Status check_sm80_forward(const AttentionParams& p) {
     } headdims[] = {{"headdim", p.headdim}, {"headdim_v", p.headdim_v}};
     for (const auto& [name, value] : headdims) {
         if (value % kVectorElements != 0 || value > 256) {
-            return Status::error(kUnsupported, "%s is %d, allowed: multiples of 8 up to 256; pad with zeros", name,
-                                 value);
+            return Status::error(kUnsupported,
+                                 "%s is %d, allowed: multiples of 8 up to 256; pad with zeros",
+                                 name, value);
         }
     }
     if (p.bias != nullptr && p.bias_dtype != Dtype::kFloat32 && p.bias_dtype != p.dtype) {

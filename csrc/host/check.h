@@ -5,7 +5,8 @@
 
 namespace limelight {
 
-// Limits that every call keeps, whatever the kernel: extents, heads, pointers that must not be null.
+// Limits that every call keeps, whatever the kernel: extents, heads, pointers that must not be
+// null.
 Status check_attention(const AttentionParams& params);
 
 // Limits of the kernels of csrc/sm80: features they lack, alignment of cp.async.

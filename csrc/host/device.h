@@ -7,9 +7,9 @@ namespace limelight {
 
 struct Device {
     int index;
-    int capability;     // 10 * major + minor
+    int capability;  // 10 * major + minor
     int sm_count;
-    int smem_per_block; // bytes a thread block may opt into
+    int smem_per_block;  // bytes a thread block may opt into
 };
 
 // Facts about the current device, asked once per device.

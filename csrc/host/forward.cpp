@@ -19,7 +19,9 @@ constexpr float kLog2e = 1.4426950408889634f;
 constexpr int32_t kUnbounded = 2 * kMaxSeqlen;
 
 FwdParams derive(const AttentionParams& call) {
-    const auto window = [](int32_t width) { return width < 0 ? kUnbounded : std::min(width, kUnbounded); };
+    const auto window = [](int32_t width) {
+        return width < 0 ? kUnbounded : std::min(width, kUnbounded);
+    };
     FwdParams params{};
     static_cast<AttentionParams&>(params) = call;
     params.scale_log2 = call.softmax_scale * kLog2e;
@@ -58,9 +60,15 @@ std::array<KernelInfo, 2 * kRows> describe_kernels() {
     for (int i = 0; i < 2 * kRows; ++i) {
         const auto tiles = i < kRows ? sm80::Tiles::kLarge : sm80::Tiles::kSmall;
         const sm80::FwdTile tile = sm80::find_fwd_tile(kSm80Rows[i % kRows].headdim, tiles);
-        infos[i] = {kSm80Names[i % kRows], "forward",  "sm80",
-                    tile.headdim,          tile.block_q, tile.block_kv,
-                    tile.warps,            tile.stages,  static_cast<int32_t>(sm80::smem_bytes(tile, tile.block_kv)),
+        infos[i] = {kSm80Names[i % kRows],
+                    "forward",
+                    "sm80",
+                    tile.headdim,
+                    tile.block_q,
+                    tile.block_kv,
+                    tile.warps,
+                    tile.stages,
+                    static_cast<int32_t>(sm80::smem_bytes(tile, tile.block_kv)),
                     tiles == sm80::Tiles::kLarge ? "large" : "small"};
     }
     return infos;
@@ -83,17 +91,21 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     }
     if (device.capability < 80) {
         return Status::error(Status::Code::kUnsupported,
-                             "compute capability %d.%d: limelight's kernels need 8.0 or newer", device.capability / 10,
-                             device.capability % 10);
+                             "compute capability %d.%d: limelight's kernels need 8.0 or newer",
+                             device.capability / 10, device.capability % 10);
     }
-    const bool large = static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
+    const bool large =
+        static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
     const int headdim = std::max(params.headdim, params.headdim_v);
-    const auto row = std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows),
-                                  [&](const Sm80Row& candidate) { return candidate.headdim >= headdim; });
+    const auto row =
+        std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows),
+                     [&](const Sm80Row& candidate) { return candidate.headdim >= headdim; });
     return (large ? row->large : row->small)(derive(params), stream);
 }
 
-size_t attention_forward_workspace(const AttentionParams&) { return 0; }
+size_t attention_forward_workspace(const AttentionParams&) {
+    return 0;
+}
 
 const KernelInfo* attention_forward_kernels(int* count) {
     static const std::array<KernelInfo, 2 * kRows> infos = describe_kernels();
@@ -106,11 +118,17 @@ Status check_device() {
     if (const Status status = current_device(&device); !status.ok()) {
         return status;
     }
-    const bool large = static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
-    return large ? sm80::probe_fwd<64, sm80::Tiles::kLarge>() : sm80::probe_fwd<64, sm80::Tiles::kSmall>();
+    const bool large =
+        static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
+    return large ? sm80::probe_fwd<64, sm80::Tiles::kLarge>()
+                 : sm80::probe_fwd<64, sm80::Tiles::kSmall>();
 }
 
-const char* version() { return LIMELIGHT_VERSION; }
-const char* build_architectures() { return LIMELIGHT_BUILD_ARCHITECTURES; }
+const char* version() {
+    return LIMELIGHT_VERSION;
+}
+const char* build_architectures() {
+    return LIMELIGHT_BUILD_ARCHITECTURES;
+}
 
 }  // namespace limelight

@@ -17,28 +17,30 @@ inline Status cuda_status(cudaError_t error, const char* what) {
                          cudaGetErrorName(error));
 }
 
-// The one place that launches: a one-dimensional grid, dynamic shared memory raised to what it needs.
+// The one place that launches: a one-dimensional grid, dynamic shared memory raised to what it
+// needs.
 template <class Params>
-Status launch(void (*kernel)(Params), int64_t blocks, int threads, size_t smem_bytes, const Params& params,
-              cudaStream_t stream) {
+Status launch(void (*kernel)(Params), int64_t blocks, int threads, size_t smem_bytes,
+              const Params& params, cudaStream_t stream) {
     constexpr int64_t kMaxBlocks = 0x7fffffff;
     if (blocks > kMaxBlocks) {
-        return Status::error(Status::Code::kUnsupported,
-                             "the call needs %lld thread blocks, a grid holds %lld: split the batch",
-                             static_cast<long long>(blocks), static_cast<long long>(kMaxBlocks));
+        return Status::error(
+            Status::Code::kUnsupported,
+            "the call needs %lld thread blocks, a grid holds %lld: split the batch",
+            static_cast<long long>(blocks), static_cast<long long>(kMaxBlocks));
     }
     const void* const function = reinterpret_cast<const void*>(kernel);
     if (smem_bytes > 48 * 1024) {
-        const cudaError_t error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       static_cast<int>(smem_bytes));
+        const cudaError_t error = cudaFuncSetAttribute(
+            function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem_bytes));
         if (error != cudaSuccess) {
             return cuda_status(error, "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)");
         }
     }
     Params copy = params;
     void* arguments[] = {&copy};
-    return cuda_status(cudaLaunchKernel(function, dim3(static_cast<unsigned>(blocks)), dim3(threads), arguments,
-                                        smem_bytes, stream),
+    return cuda_status(cudaLaunchKernel(function, dim3(static_cast<unsigned>(blocks)),
+                                        dim3(threads), arguments, smem_bytes, stream),
                        "cudaLaunchKernel");
 }
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Attention forward on mma.sync: FlashAttention-2 (Dao, 2023), work split over warps along q.
 //
-// Grid: one thread block per (batch, head, q block). A warp owns kBlockQ / kWarps rows of q, their S, P, O and softmax
-// statistics in registers; warps share K and V in shared memory and exchange nothing.
+// Grid: one thread block per (batch, head, q block). A warp owns kBlockQ / kWarps rows of q, their
+// S, P, O and softmax statistics in registers; warps share K and V in shared memory and exchange
+// nothing.
 //
-//   cp.async   K0 | V0 ........... | K1 ........ | V1 ...       (kStages = 1; more stages load further ahead)
-//   tensor          S0 = Q K0^T    |             | O += P0 V0, S1 = ...
-//   fp32                           | softmax(S0) |
+//   cp.async   K0 | V0 ........... | K1 ........ | V1 ...       (kStages = 1; more stages load
+//   further ahead) tensor          S0 = Q K0^T    |             | O += P0 V0, S1 = ... fp32 |
+//   softmax(S0) |
 //
-// KV blocks are visited from the last to the first. One commit group per load, so at every wait the newest
-// 2 * (kStages - 1) groups may still be in flight.
+// KV blocks are visited from the last to the first. One commit group per load, so at every wait the
+// newest 2 * (kStages - 1) groups may still be in flight.
 #pragma once
 
 #include "arch/cp_async.cuh"
@@ -21,8 +22,8 @@
 
 namespace limelight::sm80 {
 
-// One thread's part in copying tiles of a [rows, headdim] slice of a tensor into swizzled shared memory: whole rows by
-// neighbouring threads, zeros past the last row and column.
+// One thread's part in copying tiles of a [rows, headdim] slice of a tensor into swizzled shared
+// memory: whole rows by neighbouring threads, zeros past the last row and column.
 template <class Config>
 struct TileLoader {
     using Element = typename Config::Element;
@@ -63,14 +64,15 @@ struct TileLoader {
     }
 };
 
-// Byte offset of this lane's row address for ldmatrix.x4 over the first 16 rows of a tile: matrices in the order (rows 0-7, k 0-7), (rows 8-15, k 0-7), (rows 0-7, k 8-15), (rows 8-15, k 8-15).
+// Byte offset of this lane's row address for ldmatrix.x4 over the first 16 rows of a tile: matrices
+// in the order (rows 0-7, k 0-7), (rows 8-15, k 0-7), (rows 0-7, k 8-15), (rows 8-15, k 8-15).
 template <class Layout>
 LIMELIGHT_DEVICE uint32_t lane_offset_rows_first() {
     const int lane = threadIdx.x % kWarpSize;
     return Layout::offset(lane % 16, lane / 16);
 }
 
-// The same block with the two k halves of rows 0-7 first: B fragments of K, whose rows are the n dimension.
+// The same block, both k halves of rows 0-7 first: B fragments, of K as it lies, of V transposed.
 template <class Layout>
 LIMELIGHT_DEVICE uint32_t lane_offset_k_first() {
     const int lane = threadIdx.x % kWarpSize;
@@ -79,7 +81,8 @@ LIMELIGHT_DEVICE uint32_t lane_offset_k_first() {
 
 // S = Q K^T for the warp's rows: [kTilesM * 16, kBlockKV].
 template <class Config>
-LIMELIGHT_DEVICE void gemm_qk(float (&s)[Config::kTilesM][Config::kTilesN][4], uint32_t q_rows, uint32_t k_tile) {
+LIMELIGHT_DEVICE void gemm_qk(float (&s)[Config::kTilesM][Config::kTilesN][4], uint32_t q_rows,
+                              uint32_t k_tile) {
     using Layout = typename Config::Layout;
     const uint32_t q_lane = q_rows + lane_offset_rows_first<Layout>();
     const uint32_t k_lane = lane_offset_k_first<Layout>();
@@ -113,7 +116,8 @@ LIMELIGHT_DEVICE void gemm_qk(float (&s)[Config::kTilesM][Config::kTilesN][4], u
 // O += P V: P from registers, V rows are the k dimension.
 template <class Config>
 LIMELIGHT_DEVICE void gemm_pv(float (&o)[Config::kTilesM][Config::kTilesD][4],
-                              const uint32_t (&p)[Config::kTilesM][Config::kTilesN / 2][4], uint32_t v_tile) {
+                              const uint32_t (&p)[Config::kTilesM][Config::kTilesN / 2][4],
+                              uint32_t v_tile) {
     using Layout = typename Config::Layout;
     const uint32_t v_lane = lane_offset_k_first<Layout>();
 #pragma unroll
@@ -121,7 +125,8 @@ LIMELIGHT_DEVICE void gemm_pv(float (&o)[Config::kTilesM][Config::kTilesD][4],
 #pragma unroll
         for (int d = 0; d < Config::kTilesD; d += 2) {
             uint32_t b[4];
-            ldmatrix_x4_trans(b, v_tile + Layout::advance(v_lane, d) + step * 16 * Layout::kPitchBytes);
+            ldmatrix_x4_trans(
+                b, v_tile + Layout::advance(v_lane, d) + step * 16 * Layout::kPitchBytes);
 #pragma unroll
             for (int m = 0; m < Config::kTilesM; ++m) {
                 mma_m16n8k16(o[m][d], p[m][step], b[0], b[2], typename Config::Element{});
@@ -136,19 +141,22 @@ LIMELIGHT_DEVICE int lane_row(int warp_row, int r) {
     return warp_row + (r / 2) * 16 + (r % 2) * 8 + (threadIdx.x % kWarpSize) / 4;
 }
 // Column inside a KV block or head of element e of n8 tile n.
-LIMELIGHT_DEVICE int lane_column(int n, int e) { return n * 8 + (threadIdx.x % 4) * 2 + e % 2; }
+LIMELIGHT_DEVICE int lane_column(int n, int e) {
+    return n * 8 + (threadIdx.x % 4) * 2 + e % 2;
+}
 
 // Calls change(x, row, column) on every score of the warp: row in the sequence, column in the keys.
 template <class Config, class Change>
-LIMELIGHT_DEVICE void for_each_score(float (&s)[Config::kTilesM][Config::kTilesN][4], int warp_row, int first_column,
-                                     Change change) {
+LIMELIGHT_DEVICE void for_each_score(float (&s)[Config::kTilesM][Config::kTilesN][4], int warp_row,
+                                     int first_column, Change change) {
 #pragma unroll
     for (int m = 0; m < Config::kTilesM; ++m) {
 #pragma unroll
         for (int n = 0; n < Config::kTilesN; ++n) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                change(s[m][n][e], lane_row(warp_row, 2 * m + e / 2), first_column + lane_column(n, e));
+                change(s[m][n][e], lane_row(warp_row, 2 * m + e / 2),
+                       first_column + lane_column(n, e));
             }
         }
     }
@@ -156,15 +164,17 @@ LIMELIGHT_DEVICE void for_each_score(float (&s)[Config::kTilesM][Config::kTilesN
 
 // Turns raw products into base-2 logits: scale, softcap, ALiBi, bias.
 template <class Config>
-LIMELIGHT_DEVICE void change_scores(float (&s)[Config::kTilesM][Config::kTilesN][4], const FwdParams& params,
-                                    const Tile& tile, const Mask& mask, int warp_row, int first_column) {
+LIMELIGHT_DEVICE void change_scores(float (&s)[Config::kTilesM][Config::kTilesN][4],
+                                    const FwdParams& params, const Tile& tile, const Mask& mask,
+                                    int warp_row, int first_column) {
     using Element = typename Config::Element;
     if (params.softcap > 0.0f) {
         for_each_score<Config>(s, warp_row, first_column, [&](float& x, int, int) {
             x = params.softcap_log2 * tanh_exp2(x * params.softcap_inner);
         });
     } else {
-        for_each_score<Config>(s, warp_row, first_column, [&](float& x, int, int) { x *= params.scale_log2; });
+        for_each_score<Config>(s, warp_row, first_column,
+                               [&](float& x, int, int) { x *= params.scale_log2; });
     }
     if (params.alibi_slopes != nullptr) {
         const float slope_log2 =
@@ -174,14 +184,17 @@ LIMELIGHT_DEVICE void change_scores(float (&s)[Config::kTilesM][Config::kTilesN]
         });
     }
     if (params.bias != nullptr) {
-        const int64_t head = tile.batch * params.bias_strides.batch + tile.head * params.bias_strides.head;
+        const int64_t head =
+            tile.batch * params.bias_strides.batch + tile.head * params.bias_strides.head;
         const int seqlen_q = mask.seqlen_k - mask.shift;
         for_each_score<Config>(s, warp_row, first_column, [&](float& x, int row, int column) {
             if (row < seqlen_q && column < mask.seqlen_k) {
-                const int64_t at = head + row * params.bias_strides.row + column * params.bias_strides.col;
-                x += kLog2e * (params.bias_dtype == Dtype::kFloat32
-                                   ? static_cast<const float*>(params.bias)[at]
-                                   : static_cast<float>(static_cast<const Element*>(params.bias)[at]));
+                const int64_t at =
+                    head + row * params.bias_strides.row + column * params.bias_strides.col;
+                x += kLog2e *
+                     (params.bias_dtype == Dtype::kFloat32
+                          ? static_cast<const float*>(params.bias)[at]
+                          : static_cast<float>(static_cast<const Element*>(params.bias)[at]));
             }
         });
     }
@@ -189,8 +202,8 @@ LIMELIGHT_DEVICE void change_scores(float (&s)[Config::kTilesM][Config::kTilesN]
 
 // Hides the keys that a row does not see.
 template <class Config>
-LIMELIGHT_DEVICE void mask_scores(float (&s)[Config::kTilesM][Config::kTilesN][4], const Mask& mask, int warp_row,
-                                  int first_column) {
+LIMELIGHT_DEVICE void mask_scores(float (&s)[Config::kTilesM][Config::kTilesN][4], const Mask& mask,
+                                  int warp_row, int first_column) {
 #pragma unroll
     for (int r = 0; r < 2 * Config::kTilesM; ++r) {
         const int row = lane_row(warp_row, r);
@@ -224,8 +237,8 @@ LIMELIGHT_DEVICE void rescale(float (&o)[Config::kTilesM][Config::kTilesD][4],
     }
 }
 
-// Rounds O once, turns it in the warp's own rows of shared memory and writes 16 bytes a lane; rows past seqlen_q but
-// inside the tensor become zero.
+// Rounds O once, turns it in the warp's own rows of shared memory and writes 16 bytes a lane; rows
+// past seqlen_q but inside the tensor become zero.
 template <class Config>
 LIMELIGHT_DEVICE void store_output(const float (&o)[Config::kTilesM][Config::kTilesD][4],
                                    typename Config::Element* q_tile, const FwdParams& params) {
@@ -251,8 +264,9 @@ LIMELIGHT_DEVICE void store_output(const float (&o)[Config::kTilesM][Config::kTi
         }
     }
     __syncwarp();
-    Element* const out = static_cast<Element*>(params.out) + sequence.q_batch * params.out_strides.batch +
-                         (sequence.q_row + q_begin) * params.out_strides.row + tile.head * params.out_strides.head;
+    Element* const out =
+        static_cast<Element*>(params.out) + sequence.q_batch * params.out_strides.batch +
+        (sequence.q_row + q_begin) * params.out_strides.row + tile.head * params.out_strides.head;
     constexpr int kLanesPerRow = Layout::kGroup;
 #pragma unroll
     for (int first = 0; first < kWarpRows; first += kWarpSize / kLanesPerRow) {
@@ -260,8 +274,10 @@ LIMELIGHT_DEVICE void store_output(const float (&o)[Config::kTilesM][Config::kTi
 #pragma unroll
         for (int group = 0; group < Layout::kChunks; group += kLanesPerRow) {
             const int chunk = group + lane % kLanesPerRow;
-            if (q_begin + row < sequence.q_extent && chunk * Layout::kChunkElements < params.headdim_v) {
-                *reinterpret_cast<uint4*>(out + row * params.out_strides.row + chunk * Layout::kChunkElements) =
+            if (q_begin + row < sequence.q_extent &&
+                chunk * Layout::kChunkElements < params.headdim_v) {
+                *reinterpret_cast<uint4*>(out + row * params.out_strides.row +
+                                          chunk * Layout::kChunkElements) =
                     *reinterpret_cast<const uint4*>(bytes + Layout::offset(row, chunk));
             }
         }
@@ -272,9 +288,10 @@ template <class Config>
 LIMELIGHT_DEVICE void store_lse(const float (&lse)[2 * Config::kTilesM], const FwdParams& params) {
     const Tile tile = tile_of_block(params);
     const Sequence sequence = sequence_of(params, tile.batch);
-    const int warp_row = tile.q_block * Config::kBlockQ + threadIdx.x / kWarpSize * (Config::kTilesM * 16);
-    float* const rows = params.lse + sequence.q_batch * params.lse_batch_stride + tile.head * params.lse_head_stride +
-                        sequence.q_row;
+    const int warp_row =
+        tile.q_block * Config::kBlockQ + threadIdx.x / kWarpSize * (Config::kTilesM * 16);
+    float* const rows = params.lse + sequence.q_batch * params.lse_batch_stride +
+                        tile.head * params.lse_head_stride + sequence.q_row;
 #pragma unroll
     for (int r = 0; r < 2 * Config::kTilesM; ++r) {
         const int row = lane_row(warp_row, r);
@@ -299,15 +316,20 @@ __global__ void __launch_bounds__(Config::kThreads)
         return;
     }
     const int head_kv = tile.head / params.heads_per_kv;
-    const auto slice = [](const void* base, const TensorStrides& strides, int64_t batch, int64_t row, int head) {
-        return static_cast<const Element*>(base) + batch * strides.batch + row * strides.row + head * strides.head;
+    const auto slice = [](const void* base, const TensorStrides& strides, int64_t batch,
+                          int64_t row, int head) {
+        return static_cast<const Element*>(base) + batch * strides.batch + row * strides.row +
+               head * strides.head;
     };
-    const TileLoader<Config> q(slice(params.q, params.q_strides, sequence.q_batch, sequence.q_row, tile.head),
-                               params.q_strides.row, params.headdim);
-    const TileLoader<Config> k(slice(params.k, params.k_strides, sequence.k_batch, sequence.k_row, head_kv),
-                               params.k_strides.row, params.headdim);
-    const TileLoader<Config> v(slice(params.v, params.v_strides, sequence.k_batch, sequence.k_row, head_kv),
-                               params.v_strides.row, params.headdim_v);
+    const TileLoader<Config> q(
+        slice(params.q, params.q_strides, sequence.q_batch, sequence.q_row, tile.head),
+        params.q_strides.row, params.headdim);
+    const TileLoader<Config> k(
+        slice(params.k, params.k_strides, sequence.k_batch, sequence.k_row, head_kv),
+        params.k_strides.row, params.headdim);
+    const TileLoader<Config> v(
+        slice(params.v, params.v_strides, sequence.k_batch, sequence.k_row, head_kv),
+        params.v_strides.row, params.headdim_v);
 
     const int warp_first = threadIdx.x / kWarpSize * (Config::kTilesM * 16);  // inside the tile
     const int warp_row = q_begin + warp_first;                                // inside the sequence
@@ -321,14 +343,16 @@ __global__ void __launch_bounds__(Config::kThreads)
     Ring<Config::kStages> compute, fill_k, fill_v;
     const auto load_k = [&](int block) {
         if (block >= blocks.begin) {
-            k.template load<Config::kBlockKV>(smem.k[fill_k.stage], block * Config::kBlockKV, mask.seqlen_k);
+            k.template load<Config::kBlockKV>(smem.k[fill_k.stage], block * Config::kBlockKV,
+                                              mask.seqlen_k);
         }
         cp_async_commit();
         fill_k.advance();
     };
     const auto load_v = [&](int block) {
         if (block >= blocks.begin) {
-            v.template load<Config::kBlockKV>(smem.v[fill_v.stage], block * Config::kBlockKV, mask.seqlen_k);
+            v.template load<Config::kBlockKV>(smem.v[fill_v.stage], block * Config::kBlockKV,
+                                              mask.seqlen_k);
         }
         cp_async_commit();
         fill_v.advance();

@@ -6,7 +6,8 @@
 
 namespace limelight::sm80 {
 
-// kScoreChange: softcap, ALiBi, bias or a scale that is not positive; the plain kernel pays nothing for them.
+// kScoreChange: softcap, ALiBi, bias or a scale that is not positive; the plain kernel pays nothing
+// for them.
 template <class Element_, int kHeadDim_, bool kScoreChange_, Tiles kTiles_>
 struct FwdConfig {
     using Element = Element_;
@@ -27,7 +28,8 @@ struct FwdConfig {
     using Layout = SwizzledTile<kHeadDim>;
 
     struct Smem {
-        alignas(128) Element q[kBlockQ * kHeadDim];  // holds O on the way out: each warp its own rows
+        alignas(
+            128) Element q[kBlockQ * kHeadDim];  // holds O on the way out: each warp its own rows
         alignas(128) Element k[kStages][kBlockKV * kHeadDim];
         alignas(128) Element v[kStages][kBlockKV * kHeadDim];
     };

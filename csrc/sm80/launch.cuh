@@ -7,20 +7,22 @@
 
 namespace limelight::sm80 {
 
-// The build compiles every instantiation file once for each set of tiles, with its own architectures.
+// The build compiles every instantiation file once for each set of tiles, with its own
+// architectures.
 constexpr Tiles kBuildTiles = Tiles::LIMELIGHT_SM80_TILES;
 
 template <class Config>
 Status launch_config(FwdParams& params, cudaStream_t stream) {
     params.num_q_blocks = ceil_div(params.seqlen_q, Config::kBlockQ);
     const int64_t blocks = int64_t{params.num_q_blocks} * params.heads_q * params.batch;
-    return launch(sm80_attention_fwd<Config>, blocks, Config::kThreads, sizeof(typename Config::Smem), params, stream);
+    return launch(sm80_attention_fwd<Config>, blocks, Config::kThreads,
+                  sizeof(typename Config::Smem), params, stream);
 }
 
 template <int kHeadDim, Tiles kTiles>
 Status launch_fwd(FwdParams params, cudaStream_t stream) {
-    const bool change = params.softcap > 0.0f || params.alibi_slopes != nullptr || params.bias != nullptr ||
-                        !(params.softmax_scale > 0.0f);
+    const bool change = params.softcap > 0.0f || params.alibi_slopes != nullptr ||
+                        params.bias != nullptr || !(params.softmax_scale > 0.0f);
     const auto with_element = [&]<class Element>(Element) {
         return change ? launch_config<FwdConfig<Element, kHeadDim, true, kTiles>>(params, stream)
                       : launch_config<FwdConfig<Element, kHeadDim, false, kTiles>>(params, stream);
@@ -31,9 +33,10 @@ Status launch_fwd(FwdParams params, cudaStream_t stream) {
 template <int kHeadDim, Tiles kTiles>
 Status probe_fwd() {
     cudaFuncAttributes attributes;
-    return cuda_status(cudaFuncGetAttributes(
-                           &attributes, sm80_attention_fwd<FwdConfig<__nv_bfloat16, kHeadDim, false, kTiles>>),
-                       "cudaFuncGetAttributes(sm80_attention_fwd)");
+    return cuda_status(
+        cudaFuncGetAttributes(
+            &attributes, sm80_attention_fwd<FwdConfig<__nv_bfloat16, kHeadDim, false, kTiles>>),
+        "cudaFuncGetAttributes(sm80_attention_fwd)");
 }
 
 }  // namespace limelight::sm80

@@ -8,7 +8,8 @@
 
 namespace limelight::sm80 {
 
-// Launches the kernel of one row of kFwdTiles; instantiated in fwd_hdim<N>.cu, once per set of tiles.
+// Launches the kernel of one row of kFwdTiles; instantiated in fwd_hdim<N>.cu, once per set of
+// tiles.
 template <int kHeadDim, Tiles kTiles>
 Status launch_fwd(FwdParams params, cudaStream_t stream);
 

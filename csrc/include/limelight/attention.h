@@ -13,8 +13,8 @@ namespace limelight {
 
 enum class Dtype : int32_t { kFloat16 = 0, kBFloat16 = 1, kFloat32 = 2 };
 
-/// Strides in elements of a (batch, seqlen, heads, headdim) tensor; the last dimension is contiguous.
-/// Varlen tensors (total, heads, headdim) use row and head only.
+/// Strides in elements of a (batch, seqlen, heads, headdim) tensor; the last dimension is
+/// contiguous. Varlen tensors (total, heads, headdim) use row and head only.
 struct TensorStrides {
     int64_t batch;
     int64_t row;
@@ -29,28 +29,36 @@ struct BiasStrides {
     int64_t col;
 };
 
-/// One attention call. Plain data: pointers are device memory owned by the caller, null where a feature is not used.
+/// One attention call. Plain data: pointers are device memory owned by the caller, null where a
+/// feature is not used.
 ///
-/// Key j is visible to row i iff i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k - seqlen_q + window_right
-/// (-1 = unbounded; causal sets window_right = 0). Score: s = softmax_scale * q.k, then softcap * tanh(s / softcap),
-/// then - alibi_slope * |i + seqlen_k - seqlen_q - j|, then + bias. `sink` is one more logit per head in the
-/// denominator only. lse is the natural log of the denominator; a row that sees no key gets out = 0, lse = -inf.
+/// Key j is visible to row i iff i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k -
+/// seqlen_q + window_right
+/// (-1 = unbounded; causal sets window_right = 0). Score: s = softmax_scale * q.k, then softcap *
+/// tanh(s / softcap), then - alibi_slope * |i + seqlen_k - seqlen_q - j|, then + bias. `sink` is
+/// one more logit per head in the denominator only. lse is the natural log of the denominator; a
+/// row that sees no key gets out = 0, lse = -inf.
 ///
-/// A field that a kernel does not serve makes the call return Status::Code::kUnsupported; none is ignored.
+/// A field that a kernel does not serve makes the call return Status::Code::kUnsupported; none is
+/// ignored.
 struct AttentionParams {
     Dtype dtype = Dtype::kBFloat16;  ///< of q, k, v and out
     int32_t batch = 0;
     int32_t heads_q = 0;
-    int32_t heads_kv = 0;    ///< divides heads_q
-    int32_t headdim = 0;     ///< of q and k: multiple of 8, at most 256
-    int32_t headdim_v = 0;   ///< of v and out: multiple of 8, at most 256
-    int32_t seqlen_q = 0;    ///< dense: extent; varlen: upper bound of every sequence
-    int32_t seqlen_k = 0;    ///< dense: extent; varlen: upper bound of every sequence
+    int32_t heads_kv = 0;   ///< divides heads_q
+    int32_t headdim = 0;    ///< of q and k: multiple of 8, at most 256
+    int32_t headdim_v = 0;  ///< of v and out: multiple of 8, at most 256
+    int32_t seqlen_q = 0;   ///< dense: extent; varlen: upper bound of every sequence
+    int32_t seqlen_k = 0;   ///< dense: extent; varlen: upper bound of every sequence
 
-    const void* q = nullptr;  ///< [batch, seqlen_q, heads_q, headdim] or [total_q, heads_q, headdim]
-    const void* k = nullptr;  ///< [batch, seqlen_k, heads_kv, headdim] or [total_k, heads_kv, headdim]
-    const void* v = nullptr;  ///< [batch, seqlen_k, heads_kv, headdim_v] or [total_k, heads_kv, headdim_v]
-    void* out = nullptr;      ///< [batch, seqlen_q, heads_q, headdim_v] or [total_q, heads_q, headdim_v]
+    const void* q =
+        nullptr;  ///< [batch, seqlen_q, heads_q, headdim] or [total_q, heads_q, headdim]
+    const void* k =
+        nullptr;  ///< [batch, seqlen_k, heads_kv, headdim] or [total_k, heads_kv, headdim]
+    const void* v =
+        nullptr;  ///< [batch, seqlen_k, heads_kv, headdim_v] or [total_k, heads_kv, headdim_v]
+    void* out =
+        nullptr;  ///< [batch, seqlen_q, heads_q, headdim_v] or [total_q, heads_q, headdim_v]
     TensorStrides q_strides{};
     TensorStrides k_strides{};
     TensorStrides v_strides{};
@@ -60,13 +68,15 @@ struct AttentionParams {
     int64_t lse_batch_stride = 0;
     int64_t lse_head_stride = 0;
 
-    const int32_t* cu_seqlens_q = nullptr;     ///< [batch + 1] prefix sums: q, out and lse are varlen
-    const int32_t* cu_seqlens_k = nullptr;     ///< [batch + 1] prefix sums: k and v are varlen
-    const int32_t* seqused_q = nullptr;        ///< [batch] only the first rows of each sequence take part
-    const int32_t* seqused_k = nullptr;        ///< [batch] only the first keys of each sequence take part
-    const int32_t* leftpad_k = nullptr;        ///< [batch] first valid key of each sequence
-    const int32_t* cache_batch_idx = nullptr;  ///< [batch] row of k and v that belongs to a batch row
-    const int32_t* block_table = nullptr;      ///< [batch, max_pages]: k and v are [num_pages, page_size, ...]
+    const int32_t* cu_seqlens_q = nullptr;  ///< [batch + 1] prefix sums: q, out and lse are varlen
+    const int32_t* cu_seqlens_k = nullptr;  ///< [batch + 1] prefix sums: k and v are varlen
+    const int32_t* seqused_q = nullptr;  ///< [batch] only the first rows of each sequence take part
+    const int32_t* seqused_k = nullptr;  ///< [batch] only the first keys of each sequence take part
+    const int32_t* leftpad_k = nullptr;  ///< [batch] first valid key of each sequence
+    const int32_t* cache_batch_idx =
+        nullptr;  ///< [batch] row of k and v that belongs to a batch row
+    const int32_t* block_table =
+        nullptr;  ///< [batch, max_pages]: k and v are [num_pages, page_size, ...]
     int64_t block_table_stride = 0;
     int32_t page_size = 0;
 
@@ -78,7 +88,8 @@ struct AttentionParams {
     const float* alibi_slopes = nullptr;  ///< [heads_q] or [batch, heads_q]
     int64_t alibi_batch_stride = 0;       ///< 0: one slope per head for the whole batch
     const float* sink = nullptr;          ///< [heads_q]
-    const void* bias = nullptr;           ///< [batch, heads_q, seqlen_q, seqlen_k], broadcast by zero strides
+    const void* bias =
+        nullptr;  ///< [batch, heads_q, seqlen_q, seqlen_k], broadcast by zero strides
     Dtype bias_dtype = Dtype::kFloat32;
     BiasStrides bias_strides{};
 
@@ -92,25 +103,27 @@ struct AttentionParams {
     bool batch_invariant = false;
 };
 
-/// Exact attention after FlashAttention-2 (Dao, 2023, arXiv 2307.08691), asynchronous on `stream` of the current device.
-/// Errors are found before anything is launched, except those that only the device sees.
+/// Exact attention after FlashAttention-2 (Dao, 2023, arXiv 2307.08691), asynchronous on `stream`
+/// of the current device. Errors are found before anything is launched, except those that only the
+/// device sees.
 LIMELIGHT_API Status attention_forward(const AttentionParams& params, CUstream_st* stream);
 
-/// Bytes of device workspace that attention_forward needs for `params`: none of today's kernels needs any.
+/// Bytes of device workspace that attention_forward needs for `params`: none of today's kernels
+/// needs any.
 LIMELIGHT_API size_t attention_forward_workspace(const AttentionParams& params);
 
 /// One compiled forward kernel, for tables of what a build holds.
 struct KernelInfo {
-    const char* name;      ///< e.g. "sm80_fwd_hdim128"
-    const char* op;        ///< "forward"
-    const char* family;    ///< "sm80"
-    int32_t headdim;       ///< tile: serves every headdim and headdim_v up to this
-    int32_t block_q;       ///< rows of q a thread block owns
-    int32_t block_kv;      ///< keys per step
+    const char* name;    ///< e.g. "sm80_fwd_hdim128"
+    const char* op;      ///< "forward"
+    const char* family;  ///< "sm80"
+    int32_t headdim;     ///< tile: serves every headdim and headdim_v up to this
+    int32_t block_q;     ///< rows of q a thread block owns
+    int32_t block_kv;    ///< keys per step
     int32_t warps;
     int32_t stages;
-    int32_t smem_bytes;    ///< dynamic shared memory of one thread block
-    const char* tiles;     ///< "large" (>= 160 KB of shared memory) or "small" (99 KB)
+    int32_t smem_bytes;  ///< dynamic shared memory of one thread block
+    const char* tiles;   ///< "large" (>= 160 KB of shared memory) or "small" (99 KB)
 };
 
 /// Kernels compiled into the library; `count` receives their number.

@@ -6,7 +6,8 @@
 
 namespace limelight {
 
-/// Outcome of every call of the library; nothing throws across the library's border and nothing exits the process.
+/// Outcome of every call of the library; nothing throws across the library's border and nothing
+/// exits the process.
 class Status {
   public:
     enum class Code : int {
