@@ -13,35 +13,49 @@ struct BarrierTable {
 
 std::string barrier_name(uint32_t address) {
     char text[64];
-    std::snprintf(text, sizeof text, "mbarrier at shared+0x%x of CTA rank %u", address & kSharedOffsetMask, rank_of(address));
+    std::snprintf(text, sizeof text, "mbarrier at shared+0x%x of CTA rank %u",
+                  address & kSharedOffsetMask, rank_of(address));
     return text;
 }
 
-std::string misuse(MbarrierError error, uint32_t address, const Mbarrier& b, uint32_t count, uint32_t tx) {
+std::string misuse(MbarrierError error, uint32_t address, const Mbarrier& b, uint32_t count,
+                   uint32_t tx) {
     const std::string name = barrier_name(address);
     switch (error) {
-        case MbarrierError::not_initialised: return name + " is used but not initialised";
+        case MbarrierError::not_initialised:
+            return name + " is used but not initialised";
         case MbarrierError::bad_count:
-            return name + ": count " + std::to_string(count) + " is outside 1.." + std::to_string(Mbarrier::kMaxCount);
+            return name + ": count " + std::to_string(count) + " is outside 1.." +
+                   std::to_string(Mbarrier::kMaxCount);
         case MbarrierError::too_many_arrivals:
-            return name + ": " + std::to_string(count) + " arrivals where " + std::to_string(b.pending) + " of " +
-                   std::to_string(b.expected) + " are pending in this phase";
+            return name + ": " + std::to_string(count) + " arrivals where " +
+                   std::to_string(b.pending) + " of " + std::to_string(b.expected) +
+                   " are pending in this phase";
         case MbarrierError::tx_range:
-            return name + ": tx-count " + std::to_string(b.tx) + " changed by " + std::to_string(tx) +
-                   " bytes leaves -(2^20-1)..2^20-1";
-        default: return name;
+            return name + ": tx-count " + std::to_string(b.tx) + " changed by " +
+                   std::to_string(tx) + " bytes leaves -(2^20-1)..2^20-1";
+        default:
+            return name;
     }
 }
 
 MbarrierResult perform(uint64_t& word, BarrierOp op, uint32_t count, uint32_t tx) {
     switch (op) {
-        case BarrierOp::init: return mbarrier_init(word, count);
-        case BarrierOp::arrive: return mbarrier_arrive(word, count, tx);
-        case BarrierOp::arrive_drop: return mbarrier_arrive(word, count, tx, true);
-        case BarrierOp::expect_tx: return mbarrier_expect_tx(word, tx);
-        case BarrierOp::complete_tx: return mbarrier_complete_tx(word, tx);
-        case BarrierOp::raise_pending: return mbarrier_raise_pending(word, count);
-        case BarrierOp::invalidate: word = 0; return {};
+        case BarrierOp::init:
+            return mbarrier_init(word, count);
+        case BarrierOp::arrive:
+            return mbarrier_arrive(word, count, tx);
+        case BarrierOp::arrive_drop:
+            return mbarrier_arrive(word, count, tx, true);
+        case BarrierOp::expect_tx:
+            return mbarrier_expect_tx(word, tx);
+        case BarrierOp::complete_tx:
+            return mbarrier_complete_tx(word, tx);
+        case BarrierOp::raise_pending:
+            return mbarrier_raise_pending(word, count);
+        case BarrierOp::invalidate:
+            word = 0;
+            return {};
     }
     return {};
 }
@@ -64,7 +78,8 @@ uint32_t shared_address(Warp& w, uint64_t address, int lane) {
     const bool generic = address >= kSharedWindow && address < kLocalWindow;
     if (!generic && address >> 32 != 0) {
         char text[80];
-        std::snprintf(text, sizeof text, "address 0x%llx is not in shared memory", static_cast<unsigned long long>(address));
+        std::snprintf(text, sizeof text, "address 0x%llx is not in shared memory",
+                      static_cast<unsigned long long>(address));
         w.fail(fault::kIllegalAddress, text, lane);
     }
     return static_cast<uint32_t>(address);
@@ -77,7 +92,8 @@ uint8_t* shared_pointer(Warp& w, uint32_t address, uint64_t bytes, int lane) {
 uint8_t* global_pointer(Warp& w, uint64_t address, uint64_t, bool, int lane) {
     if (address >= kSharedWindow || address == 0) {
         char text[80];
-        std::snprintf(text, sizeof text, "address 0x%llx is not in global memory", static_cast<unsigned long long>(address));
+        std::snprintf(text, sizeof text, "address 0x%llx is not in global memory",
+                      static_cast<unsigned long long>(address));
         w.fail(fault::kIllegalAddress, text, lane);
     }
     return reinterpret_cast<uint8_t*>(address);
@@ -100,18 +116,21 @@ BarrierState& barrier_state(Cluster& cluster, uint32_t address) {
 
 uint64_t barrier_word(Warp& w, uint32_t address, int lane) {
     if (address % 8 != 0) {
-        w.fail(fault::kMisalignedAddress, barrier_name(address) + " is not aligned to 8 bytes", lane);
+        w.fail(fault::kMisalignedAddress, barrier_name(address) + " is not aligned to 8 bytes",
+               lane);
     }
     uint64_t word;
     std::memcpy(&word, shared_pointer(w, address, 8, lane), 8);
     return word;
 }
 
-MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, uint32_t count, uint32_t tx, bool release) {
+MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, uint32_t count,
+                             uint32_t tx, bool release) {
     uint64_t word = barrier_word(w, address, lane);
     const MbarrierResult result = perform(word, op, count, tx);
     if (result.error != MbarrierError::none) {
-        w.fail(fault::kLaunchFailure, misuse(result.error, address, Mbarrier::unpack(word), count, tx), lane);
+        w.fail(fault::kLaunchFailure,
+               misuse(result.error, address, Mbarrier::unpack(word), count, tx), lane);
     }
     std::memcpy(shared_pointer(w, address, 8, lane), &word, 8);
     BarrierState& state = barrier_state(*w.cluster, address);
@@ -132,24 +151,29 @@ MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, 
 
 namespace {
 
-void landed(Warp& issuer, uint32_t pc, uint32_t address, BarrierOp op, uint32_t count, uint32_t tx, const uint64_t* issued) {
+void landed(Warp& issuer, uint32_t pc, uint32_t address, BarrierOp op, uint32_t count, uint32_t tx,
+            const uint64_t* issued) {
     Cta* cta = issuer.cluster->cta_of(address);
     const uint32_t offset = address & kSharedOffsetMask;
     if (cta == nullptr || offset % 8 != 0 || offset + 8 > cta->shared.size()) {
-        fail_at(issuer, pc, fault::kIllegalAddress, barrier_name(address) + " lies outside shared memory");
+        fail_at(issuer, pc, fault::kIllegalAddress,
+                barrier_name(address) + " lies outside shared memory");
     }
     uint64_t word;
     std::memcpy(&word, cta->shared.data() + offset, 8);
     BarrierState& state = barrier_state(*issuer.cluster, address);
-    if (issued && *issued != state.generation && (issuer.checks & kCheckBarriers) && Mbarrier::unpack(word).valid) {
+    if (issued && *issued != state.generation && (issuer.checks & kCheckBarriers) &&
+        Mbarrier::unpack(word).valid) {
         fail_at(issuer, pc, fault::kLaunchFailure,
                 barrier_name(address) + ": " + std::to_string(tx) + " bytes landed " +
                     std::to_string(state.generation - *issued) +
-                    " phase(s) after the copy was issued: the tx-count expected in that phase was too small");
+                    " phase(s) after the copy was issued: the tx-count expected in that phase was "
+                    "too small");
     }
     const MbarrierResult result = perform(word, op, count, tx);
     if (result.error != MbarrierError::none) {
-        fail_at(issuer, pc, fault::kLaunchFailure, misuse(result.error, address, Mbarrier::unpack(word), count, tx));
+        fail_at(issuer, pc, fault::kLaunchFailure,
+                misuse(result.error, address, Mbarrier::unpack(word), count, tx));
     }
     std::memcpy(cta->shared.data() + offset, &word, 8);
     if (result.completed) {
@@ -159,7 +183,8 @@ void landed(Warp& issuer, uint32_t pc, uint32_t address, BarrierOp op, uint32_t 
 
 }  // namespace
 
-void barrier_bytes_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_t bytes, uint64_t issued) {
+void barrier_bytes_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_t bytes,
+                          uint64_t issued) {
     landed(issuer, pc, address, BarrierOp::complete_tx, 0, bytes, &issued);
 }
 

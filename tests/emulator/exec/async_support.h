@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the asynchronous families share: lane addresses, mbarriers in shared memory, checks of an operation in flight.
+// What the asynchronous families share: lane addresses, mbarriers in shared memory, checks of an
+// operation in flight.
 #pragma once
 #include <string>
 
@@ -22,7 +23,8 @@ struct AddressRef {
 };
 AddressRef decode_address(DecodeContext& ctx, const ptx::Operand& operand, ptx::Space space);
 
-// 32-bit shared address of a lane's shared or generic address; faults when the address is not in shared memory.
+// 32-bit shared address of a lane's shared or generic address; faults when the address is not in
+// shared memory.
 uint32_t shared_address(Warp& w, uint64_t address, int lane);
 inline uint32_t rank_of(uint32_t shared) {
     return shared >> kRankShift;
@@ -41,21 +43,33 @@ uint8_t* shared_pointer(Warp& w, uint32_t address, uint64_t bytes, int lane);
 struct BarrierState {
     uint64_t generation = 0;  // phases completed since init
     check::MbarrierSync sync;
-    bool opened = false;      // sync.channel has an agent
+    bool opened = false;  // sync.channel has an agent
 };
 BarrierState& barrier_state(Cluster& cluster, uint32_t address);
 
-enum class BarrierOp : uint8_t { init, invalidate, arrive, arrive_drop, expect_tx, complete_tx, raise_pending };
-// Performs the operation for a lane of the running instruction; faults on misuse. tx: bytes of arrive.expect_tx.
-MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, uint32_t count, uint32_t tx = 0,
-                             bool release = true);
-// An operation in flight, issued at `pc` while the barrier was in phase `issued`, signals the barrier.
-void barrier_bytes_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_t bytes, uint64_t issued);
+enum class BarrierOp : uint8_t {
+    init,
+    invalidate,
+    arrive,
+    arrive_drop,
+    expect_tx,
+    complete_tx,
+    raise_pending
+};
+// Performs the operation for a lane of the running instruction; faults on misuse. tx: bytes of
+// arrive.expect_tx.
+MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, uint32_t count,
+                             uint32_t tx = 0, bool release = true);
+// An operation in flight, issued at `pc` while the barrier was in phase `issued`, signals the
+// barrier.
+void barrier_bytes_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_t bytes,
+                          uint64_t issued);
 void barrier_arrival_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_t count);
 uint64_t barrier_word(Warp& w, uint32_t address, int lane);
 
 // A fault found when an operation completes: its position is that of the issuing instruction.
-[[noreturn]] void fail_at(Warp& issuer, uint32_t pc, int error, const std::string& text, int lane = -1);
+[[noreturn]] void fail_at(Warp& issuer, uint32_t pc, int error, const std::string& text,
+                          int lane = -1);
 
 // Race detection; nullptr when it is off.
 check::ClusterRaces* races_of(Cluster& cluster);

@@ -26,7 +26,6 @@ void run_update(Warp& w, const Instr& i, uint32_t active) {
             w.u64(c.result)[lane] = r.state;
         }
     });
-    w.progressed = true;
 }
 
 struct TestCode {
@@ -38,16 +37,22 @@ struct TestCode {
 bool passed(Warp& w, const TestCode& c, int lane, uint32_t at) {
     const uint64_t word = barrier_word(w, at, lane);
     if (!Mbarrier::unpack(word).valid) {
-        w.fail(fault::kLaunchFailure, "wait on an mbarrier that is not initialised (shared+0x" + [at] {
-            char hex[16];
-            std::snprintf(hex, sizeof hex, "%x)", at & kSharedOffsetMask);
-            return std::string(hex);
-        }(), lane);
+        w.fail(
+            fault::kLaunchFailure,
+            "wait on an mbarrier that is not initialised (shared+0x" +
+                [at] {
+                    char hex[16];
+                    std::snprintf(hex, sizeof hex, "%x)", at & kSharedOffsetMask);
+                    return std::string(hex);
+                }(),
+            lane);
     }
-    return c.parity ? mbarrier_test_parity(word, w.u32(c.value)[lane]) : mbarrier_test_state(word, w.u64(c.value)[lane]);
+    return c.parity ? mbarrier_test_parity(word, w.u32(c.value)[lane])
+                    : mbarrier_test_state(word, w.u64(c.value)[lane]);
 }
 
-// a: address of the barrier (low 32 bits) and parity (bit 32); b: its generation when the wait began.
+// a: address of the barrier (low 32 bits) and parity (bit 32); b: its generation when the wait
+// began.
 bool phase_over(Warp& w, const Wait& wait) {
     const uint32_t at = static_cast<uint32_t>(wait.a);
     uint64_t word;
@@ -57,9 +62,11 @@ bool phase_over(Warp& w, const Wait& wait) {
         return true;
     }
     if ((w.checks & kCheckBarriers) && barrier_state(*w.cluster, at).generation >= wait.b + 2) {
-        fail_at(w, w.pc, fault::kLaunchFailure,
-                "mbarrier phase overrun: while this thread waited, two phases of the mbarrier at shared+" +
-                    std::to_string(at & kSharedOffsetMask) + " ended and the parity it waits for came and went");
+        fail_at(w, wait.pc, fault::kLaunchFailure,
+                "mbarrier phase overrun: while this thread waited, two phases of the mbarrier at "
+                "shared+" +
+                    std::to_string(at & kSharedOffsetMask) +
+                    " ended and the parity it waits for came and went");
     }
     return false;
 }
@@ -83,10 +90,10 @@ void run_test(Warp& w, const Instr& i, uint32_t active) {
     });
     w.set_pred(i.p[0], done, active);
     if (done == active) {
-        w.progressed = true;
         return;
     }
-    const bool gives_up = w.launch->options.schedule == Schedule::random && (w.cluster->rng() & 7) == 0;
+    const bool gives_up =
+        w.launch->options.schedule == Schedule::random && (w.cluster->rng() & 7) == 0;
     if (done != 0 || !c.blocking || gives_up) {
         w.hint = true;  // the caller will try again
         w.yield();
@@ -107,7 +114,8 @@ void run_test(Warp& w, const Instr& i, uint32_t active) {
 }
 
 void run_pending_count(Warp& w, const Instr& i, uint32_t active) {
-    for_lanes(active, [&](int lane) { w.u32(i.r[0])[lane] = mbarrier_pending_count(w.u64(i.r[1])[lane]); });
+    for_lanes(active,
+              [&](int lane) { w.u32(i.r[0])[lane] = mbarrier_pending_count(w.u64(i.r[1])[lane]); });
 }
 
 struct Modifiers {
@@ -120,9 +128,10 @@ Modifiers modifiers(const ptx::Statement& s, DecodeContext& ctx) {
         m.parity |= p == "parity";
         m.expect_tx |= p == "expect_tx";
         m.relaxed |= p == "relaxed";
-        const bool known = p == "parity" || p == "expect_tx" || p == "relaxed" || p == "release" || p == "acquire" ||
-                           p == "cta" || p == "cluster" || p == "noComplete" || p == "shared" || p == "shared::cta" ||
-                           p == "shared::cluster" || p == "b64";
+        const bool known = p == "parity" || p == "expect_tx" || p == "relaxed" || p == "release" ||
+                           p == "acquire" || p == "cta" || p == "cluster" || p == "noComplete" ||
+                           p == "shared" || p == "shared::cta" || p == "shared::cluster" ||
+                           p == "b64";
         if (!known) {
             ctx.unknown(p);
         }
@@ -143,7 +152,8 @@ Instr decode_update(const ptx::Statement& s, DecodeContext& ctx, BarrierOp op) {
     c.address = decode_address(ctx, ctx.operand(k++), ptx::Space::shared);
     if (k < ctx.operands()) {
         const Ref value = ctx.source(ctx.operand(k), ptx::Type::b32);
-        const bool bytes = m.expect_tx || op == BarrierOp::expect_tx || op == BarrierOp::complete_tx;
+        const bool bytes =
+            m.expect_tx || op == BarrierOp::expect_tx || op == BarrierOp::complete_tx;
         (bytes ? c.tx : c.count) = value;
     }
     Instr i;
