@@ -164,7 +164,7 @@ bool Allocations::check_range(AllocationCache& cache, uint64_t address, uint64_t
     if (!find(address, bytes, &a)) {
         return false;
     }
-    cache.ranges[cache.next++ & 3] = {a.base, a.base + a.bytes, a.read_only};
+    cache.ranges[cache.next++ % AllocationCache::kRanges] = {a.base, a.base + a.bytes, a.read_only};
     return !(write && a.read_only);
 }
 

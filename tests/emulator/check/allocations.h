@@ -38,7 +38,8 @@ struct AllocationCache {
         uint64_t base = 1, end = 0;
         bool read_only = false;
     };
-    Range ranges[4];
+    static constexpr uint32_t kRanges = 8;
+    Range ranges[kRanges];
     uint32_t next = 0;
     uint64_t version = ~uint64_t{0};
 };

@@ -164,19 +164,30 @@ ClusterRaces::~ClusterRaces() = default;
 
 // --- accesses
 
-void ClusterRaces::shared(const Access& access, const uint32_t* address, uint32_t mask,
-                          uint32_t bytes, const void* values) {
+template <class Address>
+void ClusterRaces::shared_access(const Access& access, const Address* address, uint32_t mask,
+                                 uint32_t bytes, const void* values) {
     if (mask == 0) {
         return;
     }
     View v = state_->view(access);
     note_footprint(v.self, address, mask, bytes);
     if (values != nullptr && access.op == Op::Write) {
-        check_lanes(v, address, mask, bytes, static_cast<const uint8_t*>(values));
+        check_lanes(v, address, mask, bytes, static_cast<const uint8_t*>(values), true);
     }
     const uint32_t id =
         state_->record(state_->shared_engine, state_->agents[access.agent].shared_records, v);
     shared_words(v, id, address, mask, bytes);
+}
+
+void ClusterRaces::shared(const Access& access, const uint32_t* address, uint32_t mask,
+                          uint32_t bytes, const void* values) {
+    shared_access(access, address, mask, bytes, values);
+}
+
+void ClusterRaces::shared(const Access& access, const uint64_t* address, uint32_t mask,
+                          uint32_t bytes, const void* values) {
+    shared_access(access, address, mask, bytes, values);
 }
 
 void ClusterRaces::global(const Access& access, const uint64_t* address, uint32_t mask,
@@ -187,7 +198,7 @@ void ClusterRaces::global(const Access& access, const uint64_t* address, uint32_
     View v = state_->view(access);
     note_footprint(v.self, address, mask, bytes);
     if (values != nullptr && access.op == Op::Write) {
-        check_lanes(v, address, mask, bytes, static_cast<const uint8_t*>(values));
+        check_lanes(v, address, mask, bytes, static_cast<const uint8_t*>(values), false);
     }
     const uint32_t id =
         state_->record(state_->global_engine, state_->agents[access.agent].global_records, v);
@@ -238,14 +249,15 @@ void ClusterRaces::global_range(const AsyncOp& op, Op kind, uint64_t address, ui
     global_words_of_range(v, state_->record(op, state_->global_engine, v, 1), address, bytes);
 }
 
-void ClusterRaces::shared_words(const View& v, uint32_t id, const uint32_t* address, uint32_t mask,
+template <class Address>
+void ClusterRaces::shared_words(const View& v, uint32_t id, const Address* address, uint32_t mask,
                                 uint32_t bytes) {
     State& s = *state_;
     ShadowEngine::Memo memo;
     each_word(
         address, mask, bytes, memo,
-        [&](uint32_t a) { return s.cells[a >> kRankShift].data() + ((a & kOffsetMask) >> 2); },
-        [&](Cell& cell, uint32_t byte_mask, uint32_t at, int lane) {
+        [&](Address a) { return s.cells[a >> kRankShift].data() + ((a & kOffsetMask) >> 2); },
+        [&](Cell& cell, uint32_t byte_mask, Address at, int lane) {
             try {
                 s.shared_engine.touch(v, id, cell, byte_mask, memo);
             } catch (const ShadowEngine::Clash& c) {
@@ -320,10 +332,10 @@ void ClusterRaces::global_words_of_range(const View& v, uint32_t id, uint64_t ad
 
 template <class Address>
 void ClusterRaces::check_lanes(const View& v, const Address* address, uint32_t mask, uint32_t bytes,
-                               const uint8_t* values) const {
+                               const uint8_t* values, bool in_shared) const {
     int first = 0, second = 0;
     if (lanes_disagree(address, mask, bytes, values, &first, &second)) {
-        throw lanes_clash(v, first, second, address[second], sizeof(Address) == 4);
+        throw lanes_clash(v, first, second, address[second], in_shared);
     }
 }
 

@@ -32,6 +32,11 @@ struct Channel {
     uint32_t begun = 0;              // epoch of the latest operation
     uint32_t done = 0;               // every operation up to this epoch has completed
     std::vector<uint8_t> completed;  // flags of epochs done + 1 ...
+    uint32_t landed = 0;             // mbarrier: `done` when the latest phase ended
+    uint32_t waited = 0;             // somebody has waited for every operation up to this epoch
+    AgentId last_issuer = 0;         // of operation `begun`
+    uint32_t last_pc = 0;
+    bool may_outlive = false;  // needs no wait before exit: global writes of bulk stores
     bool signals =
         false;       // completion is a release at an mbarrier: hands over what the issuers knew
     Clocks carried;  // of completed operations
@@ -84,6 +89,8 @@ class ClusterRaces {
     // instruction that write different values to one address; nullptr skips that.
     void shared(const Access& access, const uint32_t* address, uint32_t mask, uint32_t bytes,
                 const void* values = nullptr);
+    void shared(const Access& access, const uint64_t* address, uint32_t mask, uint32_t bytes,
+                const void* values = nullptr);
     void global(const Access& access, const uint64_t* address, uint32_t mask, uint32_t bytes,
                 const void* values = nullptr);
     // A contiguous range touched by the warp as a whole (no lane to name), any alignment.
@@ -103,7 +110,10 @@ class ClusterRaces {
     // succeeds (.acquire).
     void arrive(AgentId agent, MbarrierSync& barrier) { release(agent, barrier.pending); }
     void complete(MbarrierSync& barrier);
-    void wait(AgentId agent, const MbarrierSync& barrier) { acquire(agent, barrier.completed); }
+    void wait(AgentId agent, MbarrierSync& barrier) {
+        acquire(agent, barrier.completed);
+        barrier.channel.waited = barrier.channel.landed;
+    }
 
     // fence.proxy.async (any state space): what the warp knows becomes visible to the async proxy.
     void fence_proxy_async(AgentId agent);
@@ -128,7 +138,7 @@ class ClusterRaces {
     // finish() when the effect has really been performed. The detector then reports the premature
     // access under every schedule. Proxy::Generic for cp.async, Proxy::Async for bulk copies, wgmma
     // and tcgen05.
-    void open(Channel& channel);  // gives the channel its agent; once per channel
+    void open(Channel& channel);        // gives the channel its agent; once per channel
     void open(MbarrierSync& barrier) {  // at the first init; a second init keeps the object
         open(barrier.channel);
         barrier.channel.signals = true;
@@ -141,14 +151,18 @@ class ClusterRaces {
     void global(const AsyncOp& op, Op kind, const uint64_t* address, uint32_t mask, uint32_t bytes);
     void finish(const AsyncOp& op);
     // The agent has waited for every operation of the channel up to this epoch (wait_group).
-    void wait(AgentId agent, const Channel& channel, uint32_t epoch);
+    void wait(AgentId agent, Channel& channel, uint32_t epoch);
     // cp.async.mbarrier.arrive, tcgen05.commit: the arrival carries the channel's operations up to
     // this epoch.
-    void arrive_channel(MbarrierSync& barrier, const Channel& channel, uint32_t epoch);
+    void arrive_channel(MbarrierSync& barrier, Channel& channel, uint32_t epoch);
+    // All warps have exited: throws for a channel whose latest operation nobody waited for (unless
+    // may_outlive).
+    void at_exit() const;
 
   private:
     struct State;
-    void shared_words(const View& v, uint32_t record, const uint32_t* address, uint32_t mask,
+    template <class Address>
+    void shared_words(const View& v, uint32_t record, const Address* address, uint32_t mask,
                       uint32_t bytes);
     void global_words(const View& v, uint32_t record, const uint64_t* address, uint32_t mask,
                       uint32_t bytes);
@@ -156,7 +170,10 @@ class ClusterRaces {
     void global_words_of_range(const View& v, uint32_t record, uint64_t address, uint64_t bytes);
     template <class Address>
     void check_lanes(const View& v, const Address* address, uint32_t mask, uint32_t bytes,
-                     const uint8_t* values) const;
+                     const uint8_t* values, bool in_shared) const;
+    template <class Address>
+    void shared_access(const Access& access, const Address* address, uint32_t mask, uint32_t bytes,
+                       const void* values);
     Fault clash(const View& view, int lane, uint64_t address, uint32_t other, Conflict kind,
                 bool in_shared) const;
     Fault lanes_clash(const View& view, int first, int second, uint64_t address,

@@ -35,6 +35,7 @@ struct ClusterRaces::State {
     uint32_t serial;
     uint32_t agents_made = 0;
     std::vector<Agent> agents;
+    std::vector<Channel*> channels;
     ShadowTables shared_tables;
     ShadowEngine shared_engine, global_engine;
     std::vector<std::vector<Cell>> cells;  // by rank

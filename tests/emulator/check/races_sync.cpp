@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What orders accesses: barriers, mbarriers, fences, atomics, waits for asynchronous operations.
+#include "check/barriers.h"
 #include "check/races_state.h"
 
 namespace emu::check {
@@ -26,6 +27,7 @@ void ClusterRaces::complete(MbarrierSync& barrier) {
     barrier.completed.join(barrier.channel.carried);
     barrier.channel.carried.clear();
     barrier.completed.c.raise(barrier.channel.agent, barrier.channel.done);
+    barrier.channel.landed = barrier.channel.done;
 }
 
 void ClusterRaces::fence_proxy_async(AgentId id) {
@@ -144,12 +146,15 @@ void ClusterRaces::strong(AgentId id, uint64_t key, const Strong& how) {
 
 void ClusterRaces::open(Channel& channel) {
     channel.agent = state_->agents_made++;
+    state_->channels.push_back(&channel);
 }
 
 AsyncOp ClusterRaces::begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy) {
     AsyncOp op;
     op.channel = &channel;
     op.epoch = ++channel.begun;
+    channel.last_issuer = issuer;
+    channel.last_pc = pc;
     op.issuer = issuer;
     op.issuer_epoch = state_->close_epoch(issuer);
     op.pc = pc;
@@ -182,13 +187,30 @@ void ClusterRaces::finish(const AsyncOp& op) {
     channel.done += static_cast<uint32_t>(n);
 }
 
-void ClusterRaces::wait(AgentId agent, const Channel& channel, uint32_t epoch) {
+void ClusterRaces::wait(AgentId agent, Channel& channel, uint32_t epoch) {
+    channel.waited = std::max(channel.waited, epoch);
     state_->agents[agent].clocks.c.raise(channel.agent, epoch);
     state_->agents[agent].snapshot.reset();
 }
 
-void ClusterRaces::arrive_channel(MbarrierSync& barrier, const Channel& channel, uint32_t epoch) {
+void ClusterRaces::arrive_channel(MbarrierSync& barrier, Channel& channel, uint32_t epoch) {
+    channel.waited = std::max(channel.waited, epoch);
     barrier.pending.c.raise(channel.agent, epoch);
+}
+
+void ClusterRaces::at_exit() const {
+    for (const Channel* channel : state_->channels) {
+        if (!channel->may_outlive && channel->waited < channel->begun) {
+            Record record;
+            record.cluster = state_->serial;
+            record.owner = channel->last_issuer;
+            record.pc = channel->last_pc;
+            throw unfinished_async(
+                launch_, site(record, kNoLane),
+                channel->signals ? "the phase of the mbarrier that this operation completes on"
+                                 : "this operation (wait_group)");
+        }
+    }
 }
 
 }  // namespace emu::check
