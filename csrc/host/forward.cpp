@@ -59,7 +59,8 @@ std::array<KernelInfo, 2 * kRows> describe_kernels() {
     std::array<KernelInfo, 2 * kRows> infos{};
     for (int i = 0; i < 2 * kRows; ++i) {
         const auto tiles = i < kRows ? sm80::Tiles::kLarge : sm80::Tiles::kSmall;
-        const sm80::FwdTile tile = sm80::find_fwd_tile(kSm80Rows[i % kRows].headdim, tiles);
+        const sm80::FwdTile tile =
+            sm80::find_fwd_tile(kSm80Rows[i % kRows].headdim, tiles, sm80::Scores::kPlain);
         infos[i] = {kSm80Names[i % kRows],
                     "forward",
                     "sm80",
@@ -68,7 +69,7 @@ std::array<KernelInfo, 2 * kRows> describe_kernels() {
                     tile.block_kv,
                     tile.warps,
                     tile.stages,
-                    static_cast<int32_t>(sm80::smem_bytes(tile, tile.block_kv)),
+                    static_cast<int32_t>(sm80::smem_bytes(tile)),
                     tiles == sm80::Tiles::kLarge ? "large" : "small"};
     }
     return infos;

@@ -360,7 +360,7 @@ __global__ void __launch_bounds__(Config::kThreads)
 
     float o[Config::kTilesM][Config::kTilesD][4] = {};
     Softmax softmax;
-    const float scale = Config::kScoreChange ? 1.0f : params.scale_log2;
+    const float scale = Config::kChangeScores ? 1.0f : params.scale_log2;
 
     if (blocks.begin < blocks.end) {
         q.template load<Config::kBlockQ>(smem.q, q_begin, q_end);
@@ -385,7 +385,7 @@ __global__ void __launch_bounds__(Config::kThreads)
         load_v(block - (Config::kStages - 1));
 
         gemm_qk<Config>(s, q_rows, smem_address(smem.k[compute.stage]));
-        if constexpr (Config::kScoreChange) {
+        if constexpr (Config::kChangeScores) {
             change_scores<Config>(s, params, tile, mask, warp_row, first_column);
         }
         if (!blocks.full(block)) {

@@ -6,17 +6,15 @@
 
 namespace limelight::sm80 {
 
-// kScoreChange: softcap, ALiBi, bias or a scale that is not positive; the plain kernel pays nothing
-// for them.
-template <class Element_, int kHeadDim_, bool kScoreChange_, Tiles kTiles_>
+template <class Element_, int kHeadDim_, Scores kScores_, Tiles kTiles_>
 struct FwdConfig {
     using Element = Element_;
     static constexpr int kHeadDim = kHeadDim_;
-    static constexpr bool kScoreChange = kScoreChange_;
-    static constexpr FwdTile kTile = find_fwd_tile(kHeadDim_, kTiles_);
+    static constexpr bool kChangeScores = kScores_ == Scores::kChange;
+    static constexpr FwdTile kTile = find_fwd_tile(kHeadDim_, kTiles_, kScores_);
 
     static constexpr int kBlockQ = kTile.block_q;
-    static constexpr int kBlockKV = kScoreChange ? kTile.block_kv_change : kTile.block_kv;
+    static constexpr int kBlockKV = kTile.block_kv;
     static constexpr int kStages = kTile.stages;
     static constexpr int kWarps = kTile.warps;
     static constexpr int kThreads = kWarps * kWarpSize;
@@ -37,7 +35,7 @@ struct FwdConfig {
     static_assert(kTile.headdim == kHeadDim, "every head dimension has a row in kFwdTiles");
     static_assert(kBlockQ % (kWarps * 16) == 0, "a warp owns whole m16 tiles");
     static_assert(kBlockKV % 16 == 0, "P is made of whole k16 steps");
-    static_assert(sizeof(Smem) == smem_bytes(kTile, kBlockKV), "fwd_tiles.h knows the size");
+    static_assert(sizeof(Smem) == smem_bytes(kTile), "fwd_tiles.h knows the size");
     static_assert(sizeof(Smem) <= smem_limit(kTiles_), "fits every device of the row");
 };
 

@@ -12,37 +12,56 @@ enum class Tiles {
     kSmall,  // 99 KB: sm_86, sm_89, sm_120, and whatever runs the PTX image
 };
 
+// What the kernel does to scores before the softmax.
+enum class Scores {
+    kPlain,   // scale only
+    kChange,  // softcap, ALiBi, bias, or a scale that is not positive: the plain kernel has no code
+              // for them
+};
+
 struct FwdTile {
     int headdim;  // serves headdim and headdim_v up to this
     Tiles tiles;
-    int block_q;          // rows of q a thread block owns
-    int block_kv;         // keys per step
-    int block_kv_change;  // the same in the score-change kernel, whose scores need more registers
-    int warps;            // split along q: block_q / warps rows each, a multiple of 16
-    int stages;           // slots of the K ring and of the V ring
+    Scores scores;
+    int block_q;   // rows of q a thread block owns
+    int block_kv;  // keys per step
+    int warps;     // split along q: block_q / warps rows each, a multiple of 16
+    int stages;    // slots of the K ring and of the V ring
 };
 
 // clang-format off
 constexpr FwdTile kFwdTiles[] = {
-    // headdim  tiles           block_q  block_kv  change  warps  stages
-    {32,        Tiles::kLarge,  128,     64,       64,     4,     1},
-    {64,        Tiles::kLarge,  128,     64,       32,     4,     1},
-    {96,        Tiles::kLarge,  128,     64,       32,     4,     1},
-    {128,       Tiles::kLarge,  128,     32,       32,     4,     2},
-    {192,       Tiles::kLarge,  128,     64,       64,     8,     1},
-    {256,       Tiles::kLarge,  128,     64,       64,     8,     1},
-    {32,        Tiles::kSmall,  128,     64,       64,     4,     1},
-    {64,        Tiles::kSmall,  128,     64,       32,     4,     1},
-    {96,        Tiles::kSmall,  128,     64,       32,     4,     1},
-    {128,       Tiles::kSmall,  128,     32,       32,     4,     1},
-    {192,       Tiles::kSmall,  64,      64,       64,     4,     1},
-    {256,       Tiles::kSmall,  64,      64,       64,     4,     1},
+    // headdim  tiles           scores            block_q  block_kv  warps  stages
+    {32,        Tiles::kLarge,  Scores::kPlain,   128,     64,       4,     1},
+    {64,        Tiles::kLarge,  Scores::kPlain,   128,     64,       4,     1},
+    {96,        Tiles::kLarge,  Scores::kPlain,   128,     64,       4,     1},
+    {128,       Tiles::kLarge,  Scores::kPlain,   128,     32,       4,     2},
+    {192,       Tiles::kLarge,  Scores::kPlain,   128,     64,       8,     1},
+    {256,       Tiles::kLarge,  Scores::kPlain,   128,     64,       8,     1},
+    {32,        Tiles::kLarge,  Scores::kChange,  128,     64,       4,     1},
+    {64,        Tiles::kLarge,  Scores::kChange,  128,     32,       4,     1},
+    {96,        Tiles::kLarge,  Scores::kChange,  128,     32,       4,     1},
+    {128,       Tiles::kLarge,  Scores::kChange,  128,     64,       8,     1},
+    {192,       Tiles::kLarge,  Scores::kChange,  128,     64,       8,     1},
+    {256,       Tiles::kLarge,  Scores::kChange,  128,     64,       8,     1},
+    {32,        Tiles::kSmall,  Scores::kPlain,   128,     64,       4,     1},
+    {64,        Tiles::kSmall,  Scores::kPlain,   128,     64,       4,     1},
+    {96,        Tiles::kSmall,  Scores::kPlain,   128,     64,       4,     1},
+    {128,       Tiles::kSmall,  Scores::kPlain,   128,     32,       4,     1},
+    {192,       Tiles::kSmall,  Scores::kPlain,   64,      64,       4,     1},
+    {256,       Tiles::kSmall,  Scores::kPlain,   64,      64,       4,     1},
+    {32,        Tiles::kSmall,  Scores::kChange,  128,     64,       4,     1},
+    {64,        Tiles::kSmall,  Scores::kChange,  128,     32,       4,     1},
+    {96,        Tiles::kSmall,  Scores::kChange,  128,     32,       4,     1},
+    {128,       Tiles::kSmall,  Scores::kChange,  64,      64,       4,     1},
+    {192,       Tiles::kSmall,  Scores::kChange,  64,      64,       4,     1},
+    {256,       Tiles::kSmall,  Scores::kChange,  64,      64,       4,     1},
 };
 // clang-format on
 
-constexpr FwdTile find_fwd_tile(int headdim, Tiles tiles) {
+constexpr FwdTile find_fwd_tile(int headdim, Tiles tiles, Scores scores) {
     for (const FwdTile& tile : kFwdTiles) {
-        if (tile.headdim == headdim && tile.tiles == tiles) {
+        if (tile.headdim == headdim && tile.tiles == tiles && tile.scores == scores) {
             return tile;
         }
     }
@@ -53,8 +72,8 @@ constexpr size_t smem_limit(Tiles tiles) {
     return (tiles == Tiles::kLarge ? 160 : 99) * 1024;
 }
 
-constexpr size_t smem_bytes(const FwdTile& tile, int block_kv) {
-    return 2 * static_cast<size_t>(tile.headdim) * (tile.block_q + 2 * tile.stages * block_kv);
+constexpr size_t smem_bytes(const FwdTile& tile) {
+    return 2 * static_cast<size_t>(tile.headdim) * (tile.block_q + 2 * tile.stages * tile.block_kv);
 }
 
 }  // namespace limelight::sm80

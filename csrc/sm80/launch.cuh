@@ -24,8 +24,10 @@ Status launch_fwd(FwdParams params, cudaStream_t stream) {
     const bool change = params.softcap > 0.0f || params.alibi_slopes != nullptr ||
                         params.bias != nullptr || !(params.softmax_scale > 0.0f);
     const auto with_element = [&]<class Element>(Element) {
-        return change ? launch_config<FwdConfig<Element, kHeadDim, true, kTiles>>(params, stream)
-                      : launch_config<FwdConfig<Element, kHeadDim, false, kTiles>>(params, stream);
+        return change ? launch_config<FwdConfig<Element, kHeadDim, Scores::kChange, kTiles>>(params,
+                                                                                             stream)
+                      : launch_config<FwdConfig<Element, kHeadDim, Scores::kPlain, kTiles>>(params,
+                                                                                            stream);
     };
     return params.dtype == Dtype::kFloat16 ? with_element(__half{}) : with_element(__nv_bfloat16{});
 }
@@ -35,7 +37,8 @@ Status probe_fwd() {
     cudaFuncAttributes attributes;
     return cuda_status(
         cudaFuncGetAttributes(
-            &attributes, sm80_attention_fwd<FwdConfig<__nv_bfloat16, kHeadDim, false, kTiles>>),
+            &attributes,
+            sm80_attention_fwd<FwdConfig<__nv_bfloat16, kHeadDim, Scores::kPlain, kTiles>>),
         "cudaFuncGetAttributes(sm80_attention_fwd)");
 }
 
