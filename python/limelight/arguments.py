@@ -120,6 +120,9 @@ def window_bounds(window_size: WindowSize, causal: bool) -> tuple[int, int]:
             f"window_size is ({left}, {right}); allowed: integers >= 0, or -1 (unbounded). "
             "Nearest supported call: window_size=(-1, -1)"
         )
+    # Wider than any sequence is unbounded; kernels count in 32 bits.
+    left = -1 if left >= 2**30 else left
+    right = -1 if right >= 2**30 else right
     return left, 0 if causal else right
 
 
@@ -179,7 +182,7 @@ def build_problem(
         seqused_k = lengths if seqused_k is None else torch.minimum(lengths, seqused_k)
         cu_seqlens_k = None
     fields: dict[str, Any] = {
-        "softmax_scale": q.shape[-1] ** -0.5 if softmax_scale is None else float(softmax_scale),
+        "softmax_scale": (q.shape[-1] or 1) ** -0.5 if softmax_scale is None else float(softmax_scale),
         "max_seqlen_q": max_seqlen_q,
         "max_seqlen_k": max_seqlen_k,
         "causal": causal is True or bool(causal),

@@ -37,6 +37,7 @@ class Plan(NamedTuple):
     lse_dtype: torch.dtype
     pad: tuple[int, int]  # columns to add to q and k, and to v, so that headdims are multiples of 8
     copy: tuple[bool, bool, bool]  # q, k, v whose strides are not multiples of 8 elements
+    pack: bool  # sink or alibi_slopes is not contiguous
     read_values: bool
 
 
@@ -81,9 +82,9 @@ def choose(
     normal = query.capability is None or runtime.settings.backend == "torch"
     if normal or q.numel() == 0 or k.numel() == 0:
         return dispatch.choose(query, _NO_KERNEL), ""
-    if runtime.core() is None:
-        choice = dispatch.choose(query, _NO_KERNEL)
-        return choice, f"limelight's compiled extension is missing: {runtime.core_error()}"
+    unusable = runtime.device_problem(q.device)
+    if unusable:
+        return dispatch.choose(query, _NO_KERNEL), unusable
     choice = dispatch.choose(query, runtime.installed())
     return choice, "" if choice.kernel is not None else choice.reason
 
@@ -91,25 +92,29 @@ def choose(
 def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
     batch = check_shapes(q, k, v, p)
     choice, fallback = choose("forward", q, k, v, p)
+    out_shape, lse_shape = output_shapes(q, v, p, batch)
+    out_dtype, lse_dtype = output_dtypes(q)
     return Plan(
-        choice.kernel,
-        fallback,
-        *_interleave(output_shapes(q, v, p, batch), output_dtypes(q)),
+        kernel=choice.kernel,
+        fallback=fallback,
+        out_shape=out_shape,
+        out_dtype=out_dtype,
+        lse_shape=lse_shape,
+        lse_dtype=lse_dtype,
         pad=(-q.shape[-1] % 8, -v.shape[-1] % 8),
         copy=(_odd_strides(q), _odd_strides(k), _odd_strides(v)),
+        pack=_scattered(p.sink) or _scattered(p.alibi_slopes),
         read_values=wanted(q.device),
     )
 
 
-def _interleave(
-    shapes: tuple[tuple[int, ...], tuple[int, ...]], dtypes: tuple[torch.dtype, torch.dtype]
-) -> tuple[tuple[int, ...], torch.dtype, tuple[int, ...], torch.dtype]:
-    return shapes[0], dtypes[0], shapes[1], dtypes[1]
-
-
 def _odd_strides(x: Tensor) -> bool:
-    """Whether a stride is no multiple of 8 elements; strides of extent 1 are never used."""
-    return any(s % 8 for s, n in zip(x.stride()[:-1], x.shape, strict=False) if n > 1)
+    """Whether a stride before the last is no multiple of 8 elements."""
+    return any(stride % 8 for stride in x.stride()[:-1])
+
+
+def _scattered(x: Tensor | None) -> bool:
+    return x is not None and x.shape[-1] > 1 and x.stride(-1) != 1
 
 
 def _metadata(x: Tensor | None) -> object:
@@ -226,7 +231,10 @@ def _run_kernel(
     else:
         shape = (*plan.out_shape[:-1], v.shape[-1]) if pad_v else plan.out_shape
         written = torch.empty(shape, dtype=plan.out_dtype, device=device)
-    bias = p.bias
+    bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
+    if plan.pack:
+        sink = None if sink is None else sink.contiguous()
+        alibi_slopes = None if alibi_slopes is None else alibi_slopes.contiguous()
     if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
         bias = bias.float()
     runtime.launch(
@@ -241,8 +249,8 @@ def _run_kernel(
             p.cu_seqlens_k,
             p.seqused_q,
             p.seqused_k,
-            p.alibi_slopes,
-            p.sink,
+            alibi_slopes,
+            sink,
             bias,
         ),
         (

@@ -42,7 +42,10 @@ class FallbackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment at import time; ``override`` changes it for a block of code."""
+    """The environment at import time; ``override`` changes it for a block of code.
+
+    arch is fixed for the process: the emulator reads it when it is loaded.
+    """
 
     backend: str = "auto"
     fallback: str = "warn"
@@ -88,15 +91,14 @@ def on_change(listener: Callable[[], None]) -> None:
 def _set(new: Settings) -> None:
     global settings
     settings = new
-    if new.backend == "emulator":
-        emulator().limelight_emulator_configure(b"arch", new.arch.encode())
+    device_problem.cache_clear()
     for listener in _listeners:
         listener()
 
 
 @contextmanager
 def override(**changes: Any) -> Iterator[Settings]:
-    """Change settings (backend, fallback, check, arch) within a block.
+    """Change settings (backend, fallback, check) within a block.
 
     For tests and tools, not thread-safe.
     """
@@ -131,7 +133,6 @@ def emulator() -> Any:
         ctypes.c_char_p,
     ]
     library.limelight_emulator_unregister_host.argtypes = [ctypes.c_void_p]
-    library.limelight_emulator_configure.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     library.limelight_emulator_last_report.restype = ctypes.c_char_p
     return library
 
@@ -139,7 +140,7 @@ def emulator() -> Any:
 @cache
 def _load() -> tuple[Any, str]:
     if settings.backend == "emulator":
-        emulator().limelight_emulator_configure(b"arch", settings.arch.encode())
+        emulator()
     try:
         return importlib.import_module("limelight._core"), ""
     except ImportError as error:
@@ -183,6 +184,21 @@ def capability(device: torch.device) -> tuple[int, int] | None:
     if device.type == "cpu" and settings.backend == "emulator":
         return arch_capability(settings.arch)
     return None
+
+
+@cache
+def device_problem(device: torch.device) -> str:
+    """Why the extension cannot run on device; empty where it can."""
+    extension = core()
+    if extension is None:
+        return f"limelight's compiled extension is missing: {core_error()}"
+    index = 0
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+    facts = extension.device(index)
+    return (
+        "" if facts["has_image"] else f"the build does not fit {facts['name']}: {facts['problem']}"
+    )
 
 
 def fall_back(what: str, reason: str) -> None:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where kernels run in the tests: on a GPU where there is one, otherwise on the emulator.
+
+Nothing is skipped. Without a GPU the extension is always loaded over the emulator, whichever test
+asks for it first, because a process binds to one CUDA runtime only. CPU tensors still take the
+torch path, except in tests that use the ``kernels`` fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import emulator_tools
+import pytest
+import torch
+from limelight import runtime
+
+_load_plain = runtime._load
+
+
+def _load_on_emulator() -> tuple[Any, str]:
+    emulator_tools.emulator()  # builds it, or raises with the command that failed
+    with runtime.override(backend="emulator"):
+        return _load_plain()
+
+
+if not torch.cuda.is_available():
+    runtime._load = _load_on_emulator
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_arch: also run on the other emulated architectures")
+
+
+@pytest.fixture
+def kernels() -> Iterator[torch.device]:
+    """The device whose tensors kernels serve; in the test, falling back is an error."""
+    if runtime.core() is None:
+        pytest.fail(f"no extension ({runtime.core_error()}); run `make build`")
+    if torch.cuda.is_available():
+        with runtime.override(fallback="error"):
+            yield torch.device("cuda", torch.cuda.current_device())
+        return
+    with runtime.override(backend="emulator", fallback="error"):
+        yield torch.device("cpu")
