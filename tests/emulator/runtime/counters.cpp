@@ -193,6 +193,7 @@ std::string to_json(const LaunchFacts& facts, const Counters& c) {
     }
     return Object()
         .text("kernel", facts.kernel)
+        .text("symbol", facts.symbol)
         .text("arch", facts.arch)
         .text("schedule", facts.schedule)
         .triple("grid", facts.grid)

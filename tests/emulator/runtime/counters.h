@@ -115,7 +115,8 @@ struct Counters {
 
 // The fields of one report line that exec does not know.
 struct LaunchFacts {
-    std::string kernel;
+    std::string kernel;  // demangled
+    std::string symbol;
     std::string arch;
     std::string schedule;
     uint32_t grid[3];

@@ -25,7 +25,7 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t ran
     const int code = tensor_map_encode_tiled(map, type, rank, address, dims, strides, box, steps,
                                              interleave, swizzle, promotion, fill, error);
     if (code != 0) {
-        explain("cuTensorMapEncodeTiled: " + error);
+        explain(error);
     }
     return static_cast<CUresult>(code);
 }
@@ -35,7 +35,7 @@ CUresult replace_address(CUtensorMap* map, void* address) {
     std::string error;
     const int code = tensor_map_replace_address(map, address, error);
     if (code != 0) {
-        explain("cuTensorMapReplaceAddress: " + error);
+        explain(error);
     }
     return static_cast<CUresult>(code);
 }

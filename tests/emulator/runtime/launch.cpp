@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Kernel launches, function attributes and occupancy.
+#include <cxxabi.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -73,8 +75,16 @@ int resident_blocks(Kernel& kernel, int threads, size_t dynamic) {
     return std::min(blocks, std::max(1, kRegistersPerSm / (warp_registers * warps)));
 }
 
+std::string readable(const Kernel& kernel) {
+    int status = 0;
+    char* text = abi::__cxa_demangle(kernel.name.c_str(), nullptr, nullptr, &status);
+    const std::string name = status == 0 ? text : kernel.name;
+    std::free(text);
+    return name;
+}
+
 [[noreturn]] void refuse(cudaError_t error, const Kernel& kernel, const std::string& why) {
-    throw Fault(error, "launch of " + kernel.name + " refused: " + why);
+    throw Fault(error, "launch of " + readable(kernel) + " refused: " + why);
 }
 
 void check_cluster(Kernel& kernel, LaunchConfig& config) {
@@ -135,7 +145,8 @@ Dim3 machine_dim(const dim3& d) {
 void write_report(const Kernel& kernel, const LaunchConfig& config, size_t shared,
                   const LaunchResult& result) {
     const Settings& s = settings();
-    const LaunchFacts facts{kernel.name,
+    const LaunchFacts facts{readable(kernel),
+                            kernel.name,
                             s.arch->name,
                             schedule_name(s.schedule),
                             {config.grid.x, config.grid.y, config.grid.z},
@@ -274,7 +285,7 @@ void launch_attribute(KernelWork& work, const cudaLaunchAttribute& attribute) {
             break;
         default:
             throw Fault(cudaErrorNotSupported, "launch attribute " + std::to_string(attribute.id) +
-                                                   " of " + work.kernel->name +
+                                                   " of " + readable(*work.kernel) +
                                                    " is not known to the emulator");
     }
     work.attributes[attribute.id] = value;
@@ -311,7 +322,7 @@ cudaError_t set_attribute(Kernel& kernel, cudaFuncAttribute attribute, int value
                 return fail(
                     cudaErrorInvalidValue,
                     "cudaFuncAttributeMaxDynamicSharedMemorySize = " + std::to_string(value) +
-                        " for " + kernel.name + ": " + settings().arch->name + " has " +
+                        " for " + readable(kernel) + ": " + settings().arch->name + " has " +
                         std::to_string(limit) + " bytes per block, of which " +
                         std::to_string(used) + " are static");
             }

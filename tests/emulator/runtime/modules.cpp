@@ -229,10 +229,18 @@ void __cudaRegisterManagedVar(void** handle, void** host, char*, const char* nam
 }
 
 char __cudaInitModule(void** handle) {
-    return api([&] {
-               image_of(*reinterpret_cast<FatBinary*>(handle));
-               return cudaSuccess;
-           }) == cudaSuccess;
+    auto& binary = *reinterpret_cast<FatBinary*>(handle);
+    const cudaError_t error = api([&] {
+        image_of(binary);
+        return cudaSuccess;
+    });
+    for (const RegisteredVariable& variable : binary.variables) {
+        if (error != cudaSuccess && variable.managed && !*variable.managed) {
+            *variable.managed =
+                std::calloc(variable.bytes, 1);  // host code reads it before it can see the error
+        }
+    }
+    return error == cudaSuccess;
 }
 
 cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* function) {
