@@ -39,12 +39,12 @@ void check_operands(const LaunchInfo& launch, const Site& site, uint32_t id, uin
 }
 
 Fault count_mismatch(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t count,
-                     uint32_t expected, uint32_t arrived, const Site& first) {
+                     uint32_t expected, uint32_t arrived) {
     return launch_failure("wrong count at " + barrier_name(id) + ": this warp expects " +
                               std::to_string(count) + " threads, those that wait expect " +
                               std::to_string(expected) + " (" + of_threads(arrived, expected) +
                               " arrived)",
-                          launch, site, "  first arrival: " + site_text(launch, first));
+                          launch, site);
 }
 
 Fault too_many(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t arrived,

@@ -16,7 +16,7 @@ namespace bar {
 void check_operands(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t count);
 // This arrival names another count than those that still wait at the barrier.
 Fault count_mismatch(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t count,
-                     uint32_t expected, uint32_t arrived, const Site& first);
+                     uint32_t expected, uint32_t arrived);
 // More threads arrive than the barrier expects in this generation.
 Fault too_many(const LaunchInfo& launch, const Site& site, uint32_t id, uint32_t arrived,
                uint32_t expected);

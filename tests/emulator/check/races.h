@@ -130,6 +130,7 @@ class ClusterRaces {
         bool reads = false, writes = false;
         bool acquire = false, release = false;
         Scope scope = Scope::Gpu;
+        bool rmw = false;  // one half of an atomic: its write continues the release sequence
     };
     void strong(AgentId agent, uint64_t key, const Strong& how);
     static uint64_t shared_key(uint32_t address) { return (uint64_t{1} << 63) | address; }

@@ -85,7 +85,7 @@ void ClusterRaces::strong(AgentId id, uint64_t key, const Strong& how) {
     State::Agent& agent = s.agents[id];
     const bool in_shared = (key >> 63) != 0;
     const bool gives = how.writes && (how.release || agent.fenced[0]);
-    const bool resets = how.writes && !how.reads;
+    const bool resets = how.writes && !how.reads && !how.rmw;
     GlobalShadow::SyncShard* shard = in_shared ? nullptr : &global_.shard(key);
     std::unique_lock<std::mutex> lock;
     if (shard != nullptr) {

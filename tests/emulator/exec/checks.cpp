@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "exec/checks.h"
+
+#include "check/barriers.h"
+#include "exec/observe.h"
+
+namespace emu {
+
+// Defined by the runtime; absent where exec is linked alone.
+[[gnu::weak]] check::Allocations& allocations();
+
+LaunchChecks::LaunchChecks(Launch& launch)
+    : program(*launch.program),
+      allocations(&emu::allocations != nullptr && (launch.options.checks & kCheckBounds)
+                      ? &emu::allocations()
+                      : nullptr),
+      arguments(reinterpret_cast<uint64_t>(launch.argument_base)) {
+    info.kernel = launch.request->function;
+    const Dim3 shapes[] = {launch.grid, launch.block, launch.cluster};
+    uint32_t* const to[] = {info.grid, info.block, info.cluster};
+    for (int i = 0; i < 3; ++i) {
+        to[i][0] = shapes[i].x;
+        to[i][1] = shapes[i].y;
+        to[i][2] = shapes[i].z;
+    }
+    info.source = this;
+    if (launch.options.checks & kCheckRaces) {
+        shadow = std::make_unique<check::GlobalShadow>(info, allocations);
+    }
+    if (allocations != nullptr && arguments != 0) {
+        allocations->add(arguments, std::max<size_t>(launch.arguments.size(), 1),
+                         check::MemoryKind::Parameter, "kernel parameters", true);
+    }
+}
+
+LaunchChecks::~LaunchChecks() {
+    if (allocations != nullptr && arguments != 0) {
+        allocations->remove(arguments);
+    }
+}
+
+check::Location LaunchChecks::locate(uint32_t pc) const {
+    check::Location at;
+    if (pc >= program.sources.size() || program.sources[pc].statement == nullptr) {
+        return at;
+    }
+    const ptx::Statement& s = *program.sources[pc].statement;
+    at.ptx_line = s.line;
+    std::string_view text = program.module->text_line(s.line);
+    const size_t first = text.find_first_not_of(" \t");
+    const size_t last = text.find_last_not_of(" \t\r\n");
+    if (first != std::string_view::npos) {
+        at.ptx_text = text.substr(first, last - first + 1);
+        for (size_t tab; (tab = at.ptx_text.find('\t')) != std::string::npos;) {
+            at.ptx_text[tab] = ' ';
+        }
+    }
+    if (s.source.file != 0 && s.source.file < program.module->files.size()) {
+        at.source_file = program.module->files[s.source.file];
+        at.source_line = s.source.line;
+    }
+    return at;
+}
+
+void checks_begin(Launch& launch) {
+    launch.checks = launch.options.checks != 0 ? new LaunchChecks(launch) : nullptr;
+}
+
+void checks_end(Launch& launch) {
+    delete checks_of(launch);
+    launch.checks = nullptr;
+}
+
+void checks_begin(Cluster& cluster) {
+    Launch& launch = *cluster.launch;
+    LaunchChecks* all = checks_of(launch);
+    if (all == nullptr) {
+        return;
+    }
+    ClusterChecks& c = cluster.slots.get<ClusterChecks>(kSlotCheck);
+    c.named.resize(cluster.ctas.size());
+    if (launch.options.checks & kCheckInit) {
+        c.init.resize(cluster.ctas.size());
+        for (size_t rank = 0; rank < c.init.size(); ++rank) {
+            c.init[rank].reset(cluster.ctas[rank]->shared.size());
+        }
+    }
+    if (launch.options.checks & kCheckRaces) {
+        std::vector<uint64_t> ctas;
+        for (const auto& cta : cluster.ctas) {
+            ctas.push_back((uint64_t{cta->id.z} * launch.grid.y + cta->id.y) * launch.grid.x +
+                           cta->id.x);
+        }
+        c.races = std::make_unique<check::ClusterRaces>(all->info, *all->shadow, std::move(ctas),
+                                                        launch.warps_per_cta, launch.shared_bytes);
+        for (const auto& cta : cluster.ctas) {
+            for (const auto& warp : cta->warps) {
+                warp->agent = c.races->warp(cta->rank, warp->index);
+            }
+        }
+    }
+}
+
+void checks_end(Cluster& cluster) {
+    if (check::ClusterRaces* races = races_of(cluster);
+        races != nullptr && (cluster.launch->options.checks & kCheckAsync)) {
+        races->at_exit();
+    }
+}
+
+ClusterChecks* checks_of(Cluster& cluster) {
+    return cluster.slots.has(kSlotCheck) ? &cluster.slots.get<ClusterChecks>(kSlotCheck) : nullptr;
+}
+
+check::ClusterRaces* races_of(Cluster& cluster) {
+    ClusterChecks* c = checks_of(cluster);
+    return c != nullptr ? c->races.get() : nullptr;
+}
+
+check::Site site_of(const Warp& warp, uint32_t pc, int lane) {
+    const Dim3& id = warp.cta->id;
+    const Dim3& grid = warp.launch->grid;
+    return {(uint64_t{id.z} * grid.y + id.y) * grid.x + id.x, warp.index, lane, pc};
+}
+
+const check::LaunchInfo& info_of(const Warp& warp) {
+    static const check::LaunchInfo unknown;
+    const LaunchChecks* c = checks_of(*warp.launch);
+    return c != nullptr ? c->info : unknown;
+}
+
+void check_global_range(Warp& warp, uint32_t pc, uint64_t address, uint64_t bytes, bool write,
+                        int lane) {
+    LaunchChecks* all = checks_of(*warp.launch);
+    if (all == nullptr || all->allocations == nullptr || bytes == 0) {
+        return;
+    }
+    ClusterChecks& c = *checks_of(*warp.cluster);
+    if (!all->allocations->check_range(c.cache, address, bytes, write)) {
+        throw all->allocations->fault(all->info, site_of(warp, pc, lane), address, bytes, write);
+    }
+}
+
+void check_shared_read(Warp& warp, uint32_t pc, uint32_t address, uint64_t bytes) {
+    ClusterChecks* c = checks_of(*warp.cluster);
+    if (c == nullptr || c->init.empty() || bytes == 0) {
+        return;
+    }
+    const int64_t bad =
+        c->init[address >> kRankShift].first_unwritten(address & kSharedOffsetMask, bytes);
+    if (bad >= 0) {
+        throw check::InitMap::fault(info_of(warp), site_of(warp, pc, -1),
+                                    static_cast<uint64_t>(bad), 1);
+    }
+}
+
+void check_shared_written(Cluster& cluster, uint32_t address, uint64_t bytes) {
+    ClusterChecks* c = checks_of(cluster);
+    if (c != nullptr && !c->init.empty()) {
+        c->init[address >> kRankShift].write_range(address & kSharedOffsetMask, bytes);
+    }
+}
+
+}  // namespace emu
