@@ -89,18 +89,16 @@ uint8_t* shared_pointer(Warp& w, uint32_t address, uint64_t bytes, int lane) {
     return w.cluster->shared(w, address, bytes, lane);
 }
 
-uint8_t* global_pointer(Warp& w, uint64_t address, uint64_t, bool, int lane) {
+uint8_t* global_pointer(Warp& w, uint64_t address, uint64_t bytes, bool write, int lane) {
     if (address >= kSharedWindow || address == 0) {
         char text[80];
         std::snprintf(text, sizeof text, "address 0x%llx is not in global memory",
                       static_cast<unsigned long long>(address));
         w.fail(fault::kIllegalAddress, text, lane);
     }
+    check_global_range(w, w.here(), address, bytes, write, lane);
+    check_global_range(w, w.here(), address, bytes, write, lane);
     return reinterpret_cast<uint8_t*>(address);
-}
-
-check::ClusterRaces* races_of(Cluster&) {
-    return nullptr;
 }
 
 BarrierState& barrier_state(Cluster& cluster, uint32_t address) {
@@ -135,6 +133,7 @@ MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, 
     std::memcpy(shared_pointer(w, address, 8, lane), &word, 8);
     BarrierState& state = barrier_state(*w.cluster, address);
     if (op == BarrierOp::init) {
+        check_shared_written(*w.cluster, address, 8);
         state.generation = 0;
         state.sync.pending.clear();
         state.sync.completed.clear();

@@ -4,7 +4,7 @@
 #pragma once
 #include <string>
 
-#include "check/races.h"
+#include "exec/checks.h"
 #include "exec/lanes.h"
 #include "units/mbarrier.h"
 
@@ -70,8 +70,5 @@ uint64_t barrier_word(Warp& w, uint32_t address, int lane);
 // A fault found when an operation completes: its position is that of the issuing instruction.
 [[noreturn]] void fail_at(Warp& issuer, uint32_t pc, int error, const std::string& text,
                           int lane = -1);
-
-// Race detection; nullptr when it is off.
-check::ClusterRaces* races_of(Cluster& cluster);
 
 }  // namespace emu

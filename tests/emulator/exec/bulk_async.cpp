@@ -119,6 +119,7 @@ void issue_plain(Warp& w, const BulkCode& c, BulkOp& op, int lane) {
         op.source = shared_address(w, c.src.at(w, lane), lane);
         need_aligned(w, op.source, 16, "bulk copy source", lane);
         shared_pointer(w, op.source, op.bytes, lane);
+        check_shared_read(w, w.here(), op.source, op.bytes);
         return;
     }
     op.global = (c.kind == BulkKind::store ? c.dst : c.src).at(w, lane);
@@ -167,6 +168,7 @@ void add_targets(Warp& w, const BulkCode& c, BulkOp& op, int lane) {
         barrier_word(w, t.barrier, lane);
         BarrierState& state = barrier_state(*w.cluster, t.barrier);
         t.generation = state.generation;
+        check_shared_written(*w.cluster, t.shared, op.bytes);
         if (check::ClusterRaces* races = races_of(*w.cluster)) {
             t.race = races->begin(w.agent, state.sync.channel, w.here(), check::Proxy::Async);
             note_shared(*races, t.race, check::Op::Write, t.shared, op.bytes);
@@ -186,12 +188,14 @@ void add_store(Warp& w, const BulkCode& c, const std::shared_ptr<BulkOp>& op, in
     op->shared = shared_address(w, c.src.at(w, lane), lane);
     need_aligned(w, op->shared, c.tensor ? 128 : 16, "bulk copy shared source", lane);
     shared_pointer(w, op->shared, op->bytes, lane);
+    check_shared_read(w, w.here(), op->shared, op->bytes);
     op->byte_mask = c.byte_mask == kNoRef ? 0xffff : w.u32(c.byte_mask)[lane];
     BulkGroups& groups = w.slots.get<BulkGroups>(kSlotBulk);
     if (check::ClusterRaces* races = races_of(*w.cluster)) {
         if (!groups.opened) {
             races->open(groups.reads);
             races->open(groups.writes);
+            groups.writes.may_outlive = true;
             groups.opened = true;
         }
         op->read_race = races->begin(w.agent, groups.reads, w.here(), check::Proxy::Async);
@@ -201,6 +205,7 @@ void add_store(Warp& w, const BulkCode& c, const std::shared_ptr<BulkOp>& op, in
         visit_global(
             *op, [&](uint64_t a, uint64_t n) { races->global_range(op->write_race, kind, a, n); });
     }
+    check_shared_read(w, w.here(), op->shared, op->bytes);
     groups.lanes[lane].open.push_back(op);
 }
 
@@ -389,6 +394,7 @@ void BulkOp::complete(Cluster& cluster) {
         copy_between_ctas(cluster);
     }
     for (const Target& t : targets) {
+        check_shared_written(cluster, t.shared, bytes);
         if (check::ClusterRaces* races = races_of(cluster)) {
             races->finish(t.race);
         }

@@ -103,16 +103,22 @@ void MmaOp::perform(Cluster& cluster) {
 
 void note_reads(Warp& w, CtaTensorMemory& t, MmaOp& op) {
     check::ClusterRaces* races = races_of(*w.cluster);
-    if (races == nullptr) {
+    if (races == nullptr && !(w.checks & kCheckInit)) {
         return;
     }
-    op.race = races->begin(w.agent, tc_channel(*races, t.pipeline), w.here(), check::Proxy::Async);
-    ++t.pipeline.epochs;
+    if (races) {
+        op.race = races->begin(w.agent, tc_channel(*races, t.pipeline), w.here(), check::Proxy::Async);
+        ++t.pipeline.epochs;
+    }
     for (int c = 0; c < op.code->ctas; ++c) {
         const uint32_t base = op.ctas[c]->shared_base;
         const auto note = [&](uint32_t at, uint32_t n) {
             if (at + n <= op.ctas[c]->shared.size()) {
-                races->shared_range(op.race, check::Op::Read, base | at, n);
+                check_shared_read(w, op.pc, base | at, n);
+                if (races) {
+                    races->shared_range(op.race, check::Op::Read, base | at, n);
+                check_shared_read(w, w.here(), base | at, n);
+                }
             }
         };
         if (!op.code->a_in_tmem) {

@@ -123,22 +123,27 @@ bool WgmmaOp::may_complete(const Cluster&) const {
 
 void note_reads(Warp& w, WgmmaOp& op) {
     check::ClusterRaces* races = races_of(*w.cluster);
-    if (races == nullptr) {
+    if (races == nullptr && !(w.checks & kCheckInit)) {
         return;
     }
     Warpgroup& group = *op.group;
-    if (!group.opened) {
-        races->open(group.channel);
-        group.opened = true;
-    }
     const WgmmaCode& c = *op.code;
-    op.race = races->begin(w.agent, group.channel, op.pc, check::Proxy::Async);
+    if (races) {
+        if (!group.opened) {
+            races->open(group.channel);
+            group.opened = true;
+        }
+        op.race = races->begin(w.agent, group.channel, op.pc, check::Proxy::Async);
+    }
     const auto note = [&](uint64_t bits, bool mn_major, Elem type, int mn) {
         const SmemDesc d = decode_wgmma_descriptor(bits);
         visit_operand(
             d, mn_major, elem_bits(type) / 8, mn, c.spec.k(), [&](uint32_t at, uint32_t n) {
                 if (at + n <= w.cta->shared.size()) {
-                    races->shared_range(op.race, check::Op::Read, w.cta->shared_base | at, n);
+                    check_shared_read(w, op.pc, w.cta->shared_base | at, n);
+                    if (races) {
+                        races->shared_range(op.race, check::Op::Read, w.cta->shared_base | at, n);
+                    }
                 }
             });
     };
