@@ -42,6 +42,7 @@ struct RemoteOp : AsyncOp {
         } else {
             std::memcpy(to, data, total);
         }
+        check_shared_written(cluster, dst, total);
         if (check::ClusterRaces* races = races_of(cluster)) {
             races->finish(race);
         }

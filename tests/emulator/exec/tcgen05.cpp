@@ -143,6 +143,7 @@ void run_alloc(Warp& w, const Instr& i, uint32_t active) {
     const int lane = __builtin_ctz(active);
     const uint32_t value = static_cast<uint32_t>(column);
     std::memcpy(shared_pointer(w, shared_address(w, c.dst.at(w, lane), lane), 4, lane), &value, 4);
+    check_shared_written(*w.cluster, shared_address(w, c.dst.at(w, lane), lane), 4);
 }
 
 void run_dealloc(Warp& w, const Instr& i, uint32_t active) {

@@ -107,17 +107,18 @@ void note_reads(Warp& w, CtaTensorMemory& t, MmaOp& op) {
         return;
     }
     if (races) {
-        op.race = races->begin(w.agent, tc_channel(*races, t.pipeline), w.here(), check::Proxy::Async);
+        op.race =
+            races->begin(w.agent, tc_channel(*races, t.pipeline), w.here(), check::Proxy::Async);
         ++t.pipeline.epochs;
     }
     for (int c = 0; c < op.code->ctas; ++c) {
         const uint32_t base = op.ctas[c]->shared_base;
         const auto note = [&](uint32_t at, uint32_t n) {
             if (at + n <= op.ctas[c]->shared.size()) {
-                check_shared_read(w, op.pc, base | at, n);
+                check_shared_read(w, w.here(), base | at, n);
                 if (races) {
                     races->shared_range(op.race, check::Op::Read, base | at, n);
-                check_shared_read(w, w.here(), base | at, n);
+                    check_shared_read(w, w.here(), base | at, n);
                 }
             }
         };
