@@ -154,7 +154,8 @@ def _name_of(function: MaskFunction) -> str:
 def _variables_of(function: MaskFunction) -> dict[str, Any]:
     code = getattr(function, "__code__", None)
     cells = getattr(function, "__closure__", None) or ()
-    return dict(zip(code.co_freevars, (cell.cell_contents for cell in cells))) if code else {}
+    names = code.co_freevars if code else ()
+    return {name: cell.cell_contents for name, cell in zip(names, cells, strict=False)}
 
 
 def _all_of(variables: dict[str, Any]) -> Structure | None:

@@ -106,8 +106,8 @@ def attention(
             raise ValueError("cu_seq_lens_q and cu_seq_lens_k: one is None; pass both or neither")
         if layout is not None and layout.padded:
             raise ValueError(
-                "cu_seq_lens_q with a padded attention_mask: pack the real tokens or pass the mask, "
-                "not both"
+                "cu_seq_lens_q with a padded attention_mask: pack the real tokens or pass the "
+                "mask, not both"
             )
         packing = Packing(cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k)
         if bias is None and layout is not None:
@@ -253,9 +253,9 @@ def _bias(name: str, bias: Tensor, q: Tensor, k: Tensor) -> Tensor:
     """A boolean or additive 4-D mask as a bias in q's dtype or fp32, cut to the keys that exist."""
     if bias.dim() != 4 or not (bias.dtype == torch.bool or bias.is_floating_point()):
         raise ValueError(
-            f"{name} has shape {tuple(bias.shape)} and dtype {bias.dtype}; allowed: 4-D boolean (True "
-            "= visible) or floating point (added to the scores), broadcastable to (batch, heads, "
-            "seqlen_q, seqlen_k)"
+            f"{name} has shape {tuple(bias.shape)} and dtype {bias.dtype}; allowed: 4-D boolean "
+            "(True = visible) or floating point (added to the scores), broadcastable to (batch, "
+            "heads, seqlen_q, seqlen_k)"
         )
     if bias.shape[3] != 1:
         bias = bias[..., : k.shape[1]]
