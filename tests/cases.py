@@ -281,6 +281,12 @@ LAYOUTS = [
     vary(_BASE, "seqused-both", batch=4, seqused_q=True, seqused_k=True, causal=True),
 ]
 
+DROPOUT = [
+    vary(_BASE, "dropout", dropout_p=0.17),
+    vary(_BASE, "dropout-causal", dropout_p=0.5, causal=True, seqlen_k=99, heads_kv=1),
+    vary(_BASE, "dropout-varlen", dropout_p=0.3, batch=4, layout_q="packed", layout_k="packed"),
+]
+
 # Only forward and decode read these.
 CACHES = [
     vary(_BASE, "leftpad", batch=3, leftpad=True, seqlen_q=5),

@@ -3,10 +3,23 @@
 
 import pytest
 import torch
-from cases import BIAS_SHAPES, CACHES, FEATURES, LAYOUTS, LONG_SHAPES, SHAPES, Case, build, vary
+from cases import (
+    BIAS_SHAPES,
+    CACHES,
+    DROPOUT,
+    FEATURES,
+    LAYOUTS,
+    LONG_SHAPES,
+    SHAPES,
+    Case,
+    build,
+    vary,
+)
 from tolerance import assert_forward, assert_gradients
 
 from limelight.torch_path import backward, forward
+
+torch.set_num_threads(1)  # small tensors lose more to waking threads than they gain
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 BASE = Case("base")
@@ -26,13 +39,15 @@ def check(case: Case, *, gradients: bool = True) -> None:
         assert_gradients(x, found._asdict(), with_dlse=True)
 
 
-@pytest.mark.parametrize("case", FEATURES + LAYOUTS + CACHES, ids=str)
+@pytest.mark.parametrize("case", FEATURES + LAYOUTS + CACHES + DROPOUT, ids=str)
 def test_features_and_layouts(case: Case) -> None:
     check(case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", [c for c in FEATURES + LAYOUTS if c.name.count("-") == 1], ids=str)
+@pytest.mark.parametrize(
+    "case", [c for c in FEATURES + LAYOUTS + DROPOUT if c.name.count("-") == 1], ids=str
+)
 def test_every_dtype(case: Case, dtype: str) -> None:
     check(vary(case, dtype, dtype=dtype))
 

@@ -135,13 +135,16 @@ class _Run:
         self.plan.k_tokens.add(self.dv, keys, dv)
         if self.dsink is not None:
             for block in self.plan.row_blocks(group):
-                self._statistics(block)
+                self._statistics(group, block)
 
-    def _statistics(self, rows: Span) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _statistics(self, group: Group, rows: Span) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return dout, delta, LSE (+inf where -inf, so that P = 0) and live rows; add to dsink."""
         context = self.context
         lse = context.read_rows(self.lse, rows)
         live = lse != -_INF
+        inside = context.inside(group, rows, lse.shape[-2])
+        if inside is not None:
+            live = live & inside
         lse = lse.masked_fill(~live, _INF)
         dout = torch.where(live, context.read_rows(self.dout, rows), 0)
         out = torch.where(live, context.read_rows(self.out, rows), 0)
@@ -158,7 +161,7 @@ class _Run:
     def row_block(self, group: Group, rows: Span) -> None:
         """Add what one block of rows contributes, one block of keys at a time."""
         context, problem, plan = self.context, self.problem, self.plan
-        dout, delta, lse, live = self._statistics(rows)
+        dout, delta, lse, live = self._statistics(group, rows)
         scale = context.batch_scale(rows)
         q_tile = torch.where(live, context.read_rows(self.q, rows), 0) * scale
         dq = torch.zeros_like(q_tile)

@@ -86,10 +86,15 @@ class Plan:
         ]
 
 
+def reads_lengths(q: Tensor) -> bool:
+    """Whether lengths may be read to the host: only where that waits for no device."""
+    return q.device.type == "cpu"
+
+
 def make_plan(q: Tensor, k: Tensor, problem: AttentionProblem) -> Plan:
     """Plan a call; lengths are read to the host only where the tensors already are on the CPU."""
     cu_q, cu_k, table = problem.cu_seqlens_q, problem.cu_seqlens_k, problem.block_table
-    on_cpu = q.device.type == "cpu"
+    on_cpu = reads_lengths(q)
     batch = q.shape[0] if cu_q is None else cu_q.shape[0] - 1
     extent_q = q.shape[1] if cu_q is None else q.shape[0]
     if table is not None:
@@ -113,12 +118,14 @@ def make_plan(q: Tensor, k: Tensor, problem: AttentionProblem) -> Plan:
             max((h[1] for h in host), default=0),
         )
 
-    q_tokens: Tokens = DenseTokens() if cu_q is None else _packed(cu_q, lengths_q, q.shape[0])
+    q_tokens: Tokens = DenseTokens()
+    if cu_q is not None:
+        q_tokens = _packed(cu_q, lengths_q, q.shape[0], on_cpu)
     k_tokens: Tokens = DenseTokens()
     if table is not None:
         k_tokens = PagedTokens(table, k.shape[0], k.shape[1])
     elif cu_k is not None:
-        k_tokens = _packed(cu_k, lengths_k, k.shape[0])
+        k_tokens = _packed(cu_k, lengths_k, k.shape[0], on_cpu)
     elif problem.cache_batch_idx is not None:
         k_tokens = CacheRowTokens(problem.cache_batch_idx)
 
@@ -172,9 +179,9 @@ def _host_lengths(
     return list(zip(lengths_q.tolist(), lengths_k.tolist(), pads, strict=True))
 
 
-def _packed(cu_seqlens: Tensor, lengths: Tensor, total: int) -> PackedTokens:
+def _packed(cu_seqlens: Tensor, lengths: Tensor, total: int, on_cpu: bool) -> PackedTokens:
     host = None
-    if cu_seqlens.device.type == "cpu":
+    if on_cpu:
         host = list(zip(cu_seqlens.tolist(), lengths.tolist(), strict=False))
     return PackedTokens(cu_seqlens[:-1], lengths, total, host)
 

@@ -59,6 +59,14 @@ class TileContext:
             return tile
         return F.pad(tile, (0, 0, 0, size - tile.shape[-2]))
 
+    def inside(self, group: Group, rows: Span, height: int) -> Tensor | None:
+        """(batch, 1, 1, height, 1) bool: rows within their sequence; None if the group is exact."""
+        if group.exact:
+            return None
+        lengths = self.plan.lengths_q[group.first : group.last, None, None, None, None]
+        row = torch.arange(rows.begin, rows.begin + height, device=lengths.device)[:, None]
+        return row < lengths
+
     def visible(self, group: Group, rows: Span, keys: Span) -> Tensor | None:
         """(batch or 1, rows, keys) bool, or None where every row sees every key."""
         problem, plan = self.problem, self.plan
