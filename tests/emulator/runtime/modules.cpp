@@ -3,26 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/fatbin.h"
-#include "runtime/state.h"
+#include "runtime/modules.h"
 
 namespace emu {
-
-struct RegisteredVariable {
-    const void* host = nullptr;
-    void** managed = nullptr;  // host pointer to fill in, for __managed__
-    std::string name;
-    size_t bytes = 0;
-};
-
-struct FatBinary {
-    std::vector<FatImage> images;
-    std::string broken;  // why `images` could not be read
-    std::vector<std::unique_ptr<Kernel>> kernels;
-    std::vector<RegisteredVariable> variables;
-    std::shared_ptr<Image> image;
-    std::vector<void*> storage;  // of the module's variables
-};
 
 namespace {
 
@@ -106,7 +89,7 @@ std::shared_ptr<Image> image_of(FatBinary& binary) {
     }
     const Arch& arch = *settings().arch;
     const FatImage* image = choose_image(binary.images, arch);
-    if (!image) {
+    if (!image && binary.text.empty()) {
         throw Fault(cudaErrorNoKernelImageForDevice,
                     std::string("no PTX for ") + arch.name + " in this fat binary, which holds " +
                         names_of(binary.images) +
@@ -115,9 +98,9 @@ std::shared_ptr<Image> image_of(FatBinary& binary) {
                         arch.name + " runs, or choose another LIMELIGHT_EMULATOR_ARCH");
     }
     try {
-        binary.image = exec::load(ptx_text(*image), arch.number(), [&](const ptx::Variable& v) {
-            return place_variable(binary, v);
-        });
+        binary.image =
+            exec::load(image ? ptx_text(*image) : binary.text, arch.number(),
+                       [&](const ptx::Variable& v) { return place_variable(binary, v); });
     } catch (...) {
         drop_image(binary);
         throw;
@@ -154,6 +137,61 @@ DeviceSymbol find_symbol(const void* host_variable) {
     return {reinterpret_cast<void*>(symbol->second.address), variable.bytes};
 }
 
+void unload(FatBinary* binary) {
+    Modules& m = modules();
+    std::erase_if(m.kernels, [&](const auto& entry) { return entry.second->binary == binary; });
+    std::erase_if(m.variables, [&](const auto& entry) { return entry.second.first == binary; });
+    const auto at = std::find_if(m.binaries.begin(), m.binaries.end(),
+                                 [&](const auto& b) { return b.get() == binary; });
+    if (at != m.binaries.end()) {
+        drop_image(**at);
+        m.binaries.erase(at);
+    }
+}
+
+FatBinary* load_library(const void* code) {
+    auto binary = std::make_unique<FatBinary>();
+    uint32_t magic = 0;
+    std::memcpy(&magic, code, sizeof magic);
+    if (magic == 0x466243b1 || magic == 0xba55ed50) {
+        binary->images = read_fat_binary(code);
+    } else if (const char* text = static_cast<const char*>(code); std::strstr(text, ".version")) {
+        binary->text = text;
+    } else {
+        throw Fault(
+            cudaErrorInvalidKernelImage,
+            "library code is neither a fat binary nor PTX; the emulator has no other loader");
+    }
+    FatBinary* out = binary.get();
+    modules().binaries.push_back(std::move(binary));
+    try {
+        image_of(*out);
+    } catch (...) {
+        unload(out);
+        throw;
+    }
+    return out;
+}
+
+Kernel& kernel_named(FatBinary& binary, const std::string& name) {
+    for (const auto& kernel : binary.kernels) {
+        if (kernel->name == name) {
+            return *kernel;
+        }
+    }
+    const ptx::Function* function = image_of(binary)->module->function(name);
+    if (!function || !function->is_entry) {
+        throw Fault(cudaErrorSymbolNotFound, "the library has no kernel '" + name + "'");
+    }
+    auto kernel = std::make_unique<Kernel>();
+    kernel->binary = &binary;
+    kernel->name = name;
+    kernel->host = kernel.get();
+    modules().kernels[kernel.get()] = kernel.get();
+    binary.kernels.push_back(std::move(kernel));
+    return *binary.kernels.back();
+}
+
 void forget_images() {
     for (const auto& binary : modules().binaries) {
         drop_image(*binary);
@@ -183,16 +221,7 @@ void __cudaRegisterFatBinaryEnd(void**) {}
 
 void __cudaUnregisterFatBinary(void** handle) {
     const std::lock_guard lock(runtime_mutex());
-    auto* binary = reinterpret_cast<FatBinary*>(handle);
-    Modules& m = modules();
-    std::erase_if(m.kernels, [&](const auto& entry) { return entry.second->binary == binary; });
-    std::erase_if(m.variables, [&](const auto& entry) { return entry.second.first == binary; });
-    const auto at = std::find_if(m.binaries.begin(), m.binaries.end(),
-                                 [&](const auto& b) { return b.get() == binary; });
-    if (at != m.binaries.end()) {
-        drop_image(**at);
-        m.binaries.erase(at);
-    }
+    unload(reinterpret_cast<FatBinary*>(handle));
 }
 
 void __cudaRegisterFunction(void** handle, const char* host, char*, const char* name, int, uint3*,
