@@ -205,7 +205,6 @@ void add_store(Warp& w, const BulkCode& c, const std::shared_ptr<BulkOp>& op, in
         visit_global(
             *op, [&](uint64_t a, uint64_t n) { races->global_range(op->write_race, kind, a, n); });
     }
-    check_shared_read(w, w.here(), op->shared, op->bytes);
     groups.lanes[lane].open.push_back(op);
 }
 
@@ -394,7 +393,6 @@ void BulkOp::complete(Cluster& cluster) {
         copy_between_ctas(cluster);
     }
     for (const Target& t : targets) {
-        check_shared_written(cluster, t.shared, bytes);
         if (check::ClusterRaces* races = races_of(cluster)) {
             races->finish(t.race);
         }

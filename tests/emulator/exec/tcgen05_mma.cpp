@@ -118,7 +118,6 @@ void note_reads(Warp& w, CtaTensorMemory& t, MmaOp& op) {
                 check_shared_read(w, w.here(), base | at, n);
                 if (races) {
                     races->shared_range(op.race, check::Op::Read, base | at, n);
-                    check_shared_read(w, w.here(), base | at, n);
                 }
             }
         };
