@@ -97,6 +97,7 @@ struct Program {
   uint32_t frame_bytes = 0;          // per lane, .param space of device functions
   uint32_t static_shared = 0;        // bytes after kReservedShared; dynamic memory follows, aligned
   uint32_t dynamic_shared_at = 0;    // offset of extern shared arrays, kReservedShared included
+  bool recursive = false;            // a function may call itself, directly or not
   std::vector<uint32_t> function_pcs;  // by Module::functions index, ~0u when not linked
   std::vector<std::shared_ptr<void>> owned;
 };
@@ -134,17 +135,24 @@ enum Check : uint32_t {
 
 // ---- blocking -------------------------------------------------------------------------------------------------------
 
-// Why a group of lanes cannot go on. `ready` is polled; once true the instruction is executed again.
+// Why a group of lanes cannot go on. `ready` is polled; once it answers true (it is not called again then) the
+// instruction is executed again, or, with `again` false, the group goes on behind it.
 struct Wait {
   bool (*ready)(Warp&, const Wait&) = nullptr;
   const char* what = "";  // "mbarrier phase", for reports
   uint64_t a = 0, b = 0;  // for ready() and for the report
+  bool again = true;
+  uint32_t lanes = 0;     // of the group, set by block()
+  uint32_t pc = 0;        // of the instruction, set by block()
+  std::string (*describe)(Warp&, const Wait&) = nullptr;  // instead of `what`
 };
 
 // Lanes of a warp at one pc.
 struct Group {
   uint32_t mask = 0, pc = 0;
-  uint32_t waited = 0;  // switches since it last ran
+  uint32_t penalty = 0;  // how often it was set back because it spun
+  bool synced = false;   // passes its bar.warp.sync
+  bool forced = false;   // runs a .sync instruction without the lanes that can never come
   std::vector<uint32_t> stack;  // return pcs
   Wait wait;                    // wait.ready != nullptr: blocked
 };
@@ -202,6 +210,8 @@ class Slots {
 // ---- the machine ----------------------------------------------------------------------------------------------------
 
 struct Warp {
+  enum class State : uint8_t { runnable, yielded, blocked, done };
+
   // Hot state of the group that runs.
   const Instr* code = nullptr;
   uint32_t* bank[4] = {};   // registers, constants, special registers, unused
@@ -221,9 +231,12 @@ struct Warp {
   uint32_t index = 0;        // in the CTA
   uint32_t live = 0;         // lanes that have not exited
   uint32_t agent = 0;        // of the race detector
+  bool yielded = false;      // run() returns because of a suspected spin
   bool hint = false;         // the last instructions looked like a spin: let others run
   uint32_t carry = 0;        // CC.CF, a bit per lane
-  bool progressed = false;
+  uint32_t budget_given = 0, budget_left = 0;
+  uint32_t since_switch = 0;   // taken backward branches since another group could run
+  State state = State::runnable;
   uint64_t instructions = 0;
   uint32_t max_registers = 0;  // setmaxnreg
   Group current;             // stack and wait of the running group; its mask and pc are above
@@ -252,6 +265,13 @@ struct Warp {
   // True when every live lane of `members` is in `active`; else blocks until they arrive (or faults when they cannot).
   bool converge(const Instr&, uint32_t active, uint32_t members);
   void yield() { event = true; }
+  uint64_t instructions_now() const { return instructions + (budget_given - budget_left); }
+  // Branches of the running group; `taken` lanes go to `to`, the rest goes on.
+  void branch(uint32_t taken, uint32_t to);
+  void exit_lanes(uint32_t lanes);
+  State run(uint32_t budget);    // until blocked, done, a spin is suspected or the budget is used up
+  bool poll();                   // blocked: can a group run again?
+  bool regroup();                // chooses the group that runs; false when all wait or have exited
   [[noreturn]] void fail(int error, const std::string& text, int lane = -1);  // throws Fault with the position
   std::string where(uint32_t pc, int lane) const;  // "kernel k, block (1,0,0), thread (3,0,0), PTX line 44: ..., a.cu:12"
 };
@@ -259,8 +279,9 @@ struct Warp {
 struct NamedBarrier {
   uint32_t expected = 0;   // threads; 0 = no arrival yet
   uint32_t arrived = 0;    // threads
-  uint32_t generation = 0;
+  uint64_t generation = 0;
   uint32_t popc = 0;
+  bool everybody = false;  // no count was given: all warps that have not exited
   bool all = true, any = false;
   uint32_t result_popc = 0;
   bool result_all = false, result_any = false;

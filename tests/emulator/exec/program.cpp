@@ -281,6 +281,31 @@ void Linker::patch() {
     }
 }
 
+bool Linker::recursive() const {
+    const ptx::Module& module = *image.module;
+    std::vector<uint8_t> mark(module.functions.size(), 0);  // 1 being visited, 2 done
+    std::function<bool(uint32_t)> cycle = [&](uint32_t index) {
+        if (mark[index] == 1) {
+            return true;
+        }
+        if (mark[index] == 2) {
+            return false;
+        }
+        mark[index] = 1;
+        for (const ptx::Statement& s : module.functions[index].statements) {
+            for (const ptx::Operand& o : s.operands) {
+                const auto it = o.kind == ptx::Operand::Kind::symbol ? module.function_index.find(o.name) : module.function_index.end();
+                if (it != module.function_index.end() && cycle(it->second)) {
+                    return true;
+                }
+            }
+        }
+        mark[index] = 2;
+        return false;
+    };
+    return cycle(order[0]);
+}
+
 void Linker::link(const ptx::Function& entry) {
     const ptx::Module& module = *image.module;
     links.resize(module.functions.size());
@@ -306,6 +331,7 @@ void Linker::link(const ptx::Function& entry) {
             }
         }
     }
+    program.recursive = recursive();
     for (uint32_t index : order) {
         lay_out(module.functions[index]);
     }

@@ -37,6 +37,7 @@ struct Linker {
   private:
     void lay_out(const ptx::Function& f);
     void lay_out_shared();
+    bool recursive() const;
     void code(const ptx::Function& f);
     void patch();
     struct Fixup {

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Clusters, CTAs and warps at their start and end.
+#include "exec/setup.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "exec/checks.h"
+#include "exec/cp_async.h"
+#include "exec/program.h"
+#include "exec/synchronise.h"
+
+namespace emu {
+
+namespace {
+
+void fill(uint32_t* special, uint32_t word, uint32_t value) {
+    for (int l = 0; l < kLanes; ++l) {
+        special[word + static_cast<uint32_t>(l)] = value;
+    }
+}
+
+void fill64(uint32_t* special, uint32_t word, uint64_t value) {
+    for (uint32_t l = 0; l < kLanes; ++l) {
+        special[word + 2 * l] = static_cast<uint32_t>(value);
+        special[word + 2 * l + 1] = static_cast<uint32_t>(value >> 32);
+    }
+}
+
+void specials(Warp& w) {
+    const Launch& launch = *w.launch;
+    const Cta& cta = *w.cta;
+    const Cluster& cluster = *w.cluster;
+    uint32_t* s = w.special_storage.data();
+    for (uint32_t l = 0; l < kLanes; ++l) {
+        const uint32_t thread = w.index * kLanes + l;
+        s[kSpecTidX + l] = thread % launch.block.x;
+        s[kSpecTidY + l] = thread / launch.block.x % launch.block.y;
+        s[kSpecTidZ + l] = thread / (launch.block.x * launch.block.y);
+        s[kSpecLane + l] = l;
+        s[kSpecLaneEq + l] = 1u << l;
+        s[kSpecLaneLt + l] = (1u << l) - 1;
+        s[kSpecLaneLe + l] = (1u << l) | ((1u << l) - 1);
+        s[kSpecLaneGe + l] = ~((1u << l) - 1);
+        s[kSpecLaneGt + l] = ~((1u << l) | ((1u << l) - 1));
+    }
+    const auto three = [&](uint32_t word, Dim3 d) {
+        fill(s, word, d.x), fill(s, word + kLanes, d.y), fill(s, word + 2 * kLanes, d.z);
+    };
+    three(kSpecNtidX, launch.block);
+    fill(s, kSpecWarp, w.index);
+    fill(s, kSpecNwarp, launch.warps_per_cta);
+    three(kSpecCtaX, cta.id);
+    three(kSpecNctaX, launch.grid);
+    fill(s, kSpecSm, static_cast<uint32_t>(cluster.index) % static_cast<uint32_t>(std::max(1, launch.options.sm_count)));
+    fill(s, kSpecNsm, static_cast<uint32_t>(launch.options.sm_count));
+    fill64(s, kSpecGrid, 1);
+    three(kSpecClusterX, cluster.id);
+    three(kSpecNclusterX, launch.cluster_grid);
+    three(kSpecClusterCtaX, {cta.id.x % launch.cluster.x, cta.id.y % launch.cluster.y, cta.id.z % launch.cluster.z});
+    three(kSpecClusterNctaX, launch.cluster);
+    fill(s, kSpecClusterRank, cta.rank);
+    fill(s, kSpecClusterSize, static_cast<uint32_t>(launch.cluster.count()));
+    fill(s, kSpecDynamicShared, static_cast<uint32_t>(launch.request->dynamic_shared));
+    fill(s, kSpecTotalShared, launch.shared_bytes - kReservedShared);
+    fill(s, kSpecZero, 0);
+    fill(s, kSpecWarpSize, kLanes);
+    fill(s, kSpecReservedShared, kReservedShared);
+    fill(s, kSpecSharedBase, cta.shared_base);
+    fill64(s, kSpecSharedBase64, cta.shared_base);
+    fill64(s, kSpecParamBase, reinterpret_cast<uint64_t>(launch.argument_base));
+    fill64(s, kSpecGraph, 0);
+    fill(s, kSpecExplicitCluster, launch.cluster.count() > 1);
+}
+
+}  // namespace
+
+std::unique_ptr<Cluster> make_cluster(Launch& launch, uint64_t index, HostThread& host) {
+    auto cluster = std::make_unique<Cluster>();
+    const Program& program = *launch.program;
+    cluster->launch = &launch;
+    cluster->index = index;
+    const Dim3 g = launch.cluster_grid;
+    cluster->id = {static_cast<uint32_t>(index % g.x), static_cast<uint32_t>(index / g.x % g.y),
+                   static_cast<uint32_t>(index / (static_cast<uint64_t>(g.x) * g.y))};
+    cluster->rng.seed(static_cast<uint32_t>(launch.options.seed * 2654435761u + index * 40503u + 1));
+    const auto ranks = static_cast<uint32_t>(launch.cluster.count());
+    for (uint32_t rank = 0; rank < ranks; ++rank) {
+        auto cta = std::make_unique<Cta>();
+        cta->launch = &launch;
+        cta->cluster = cluster.get();
+        cta->rank = rank;
+        cta->shared_base = rank << kRankShift;
+        cta->id = {cluster->id.x * launch.cluster.x + rank % launch.cluster.x,
+                   cluster->id.y * launch.cluster.y + rank / launch.cluster.x % launch.cluster.y,
+                   cluster->id.z * launch.cluster.z + rank / (launch.cluster.x * launch.cluster.y)};
+        // Shared memory of a new CTA holds garbage on hardware; a fixed pattern makes it visible.
+        cta->shared.assign(launch.shared_bytes, 0xcd);
+        cta->live_warps = launch.warps_per_cta;
+        cta->live_threads = launch.threads_per_cta;
+        for (uint32_t n = 0; n < launch.warps_per_cta; ++n) {
+            auto w = std::make_unique<Warp>();
+            w->cta = cta.get();
+            w->cluster = cluster.get();
+            w->launch = &launch;
+            w->index = n;
+            const uint32_t threads = std::min<uint32_t>(kLanes, launch.threads_per_cta - n * kLanes);
+            w->live = w->mask = threads == kLanes ? kAllLanes : (1u << threads) - 1;
+            w->code = program.code.data();
+            w->pc = program.entry_pc;
+            w->registers_storage.assign(program.register_words + 16, 0);
+            w->preds_storage.assign(program.predicates, 0);
+            w->preds_storage[0] = kAllLanes;
+            w->special_storage.assign(kSpecWords, 0);
+            w->preds = w->preds_storage.data();
+            const uint64_t at = reinterpret_cast<uint64_t>(w->registers_storage.data());
+            w->bank[kBankRegisters] = reinterpret_cast<uint32_t*>((at + 63) & ~uint64_t{63});
+            w->bank[kBankConstants] = const_cast<uint32_t*>(program.constants.data());
+            w->bank[kBankSpecial] = w->special_storage.data();
+            w->local.assign(static_cast<size_t>(program.local_bytes) * kLanes, 0);
+            w->frame.assign(static_cast<size_t>(program.frame_bytes) * kLanes, 0);
+            w->checks = launch.options.checks;
+            w->counting = launch.options.counters;
+            w->counters = &host.counters;
+            w->executed = host.executed.data();
+            specials(*w);
+            cta->warps.push_back(std::move(w));
+        }
+        cluster->ctas.push_back(std::move(cta));
+    }
+    checks_begin(*cluster);
+    return cluster;
+}
+
+Cta* Cluster::cta_of(uint32_t shared_address) {
+    const uint32_t rank = shared_address >> kRankShift;
+    return rank < ctas.size() ? ctas[rank].get() : nullptr;
+}
+
+uint8_t* Cluster::shared(Warp& warp, uint32_t shared_address, uint64_t bytes, int lane) {
+    Cta* cta = cta_of(shared_address);
+    const uint64_t at = shared_address & kSharedOffsetMask;
+    if (!cta) {
+        warp.fail(fault::kIllegalAddress, "shared memory access of CTA rank " + std::to_string(shared_address >> kRankShift) + " in a cluster of " + std::to_string(ctas.size()), lane);
+    }
+    if (at < kReservedShared || at + bytes > cta->shared.size()) {
+        char text[160];
+        std::snprintf(text, sizeof text, "shared memory access of %llu bytes at offset 0x%llx is outside the block's 0x%x .. 0x%llx",
+                      static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(at), kReservedShared,
+                      static_cast<unsigned long long>(cta->shared.size()));
+        warp.fail(fault::kIllegalAddress, text, lane);
+    }
+    return cta->shared.data() + at;
+}
+
+void leave(Warp& w, uint32_t lanes) {
+    if (w.checks & kCheckAsync) {
+        const std::string left = unfinished_copies(w, lanes);
+        if (!left.empty()) {
+            w.fail(fault::kLaunchFailure, "the thread exits while nobody has waited for " + left, __builtin_ctz(lanes));
+        }
+    }
+    Cta& cta = *w.cta;
+    cta.live_threads -= static_cast<uint32_t>(__builtin_popcount(lanes));
+    w.exit_lanes(lanes);
+    if (w.live == 0) {
+        finish_all_copies(w);
+        cta.live_warps -= 1;
+        for (uint32_t id = 0; id < kBarriers; ++id) {
+            NamedBarrier& b = cta.barriers[id];
+            if (b.arrived && b.everybody) {
+                b.expected = cta.live_warps * kLanes;
+                if (b.arrived >= b.expected) {
+                    complete_barrier(cta, id);
+                }
+            }
+        }
+    }
+    check_cluster_barrier(*w.cluster);
+}
+
+// Registers are not rationed: the budget of a warp is kept for reports alone.
+void set_max_registers(Warp& w, uint32_t count, bool) {
+    w.max_registers = count;
+}
+
+void save_frame(Warp& w, uint32_t function, uint32_t) {
+    if (!w.launch->program->recursive) {
+        return;
+    }
+    const ptx::Function& f = w.launch->program->module->functions[function];
+    const auto& sources = w.launch->program->sources;
+    bool active = sources[w.here()].function == &f;
+    for (uint32_t pc : w.current.stack) {
+        active |= sources[pc].function == &f;
+    }
+    if (active) {
+        w.fail(fault::kLaunchFailure, "recursive call of " + f.name + ": the emulator keeps one frame per function");
+    }
+}
+
+void restore_frame(Warp&, uint32_t) {}
+
+std::string Warp::where(uint32_t at, int lane) const {
+    const check::Site site = site_of(*this, at, lane);
+    return check::site_text(info_of(*this), site);
+}
+
+void Warp::fail(int error, const std::string& text, int lane) {
+    throw check::fault_at(error, text, info_of(*this), site_of(*this, here(), lane));
+}
+
+}  // namespace emu
