@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Two groups of warps meet at named barriers. Planted: one group expects 96 threads where 64 take part.
+// Two groups of warps meet at named barriers. Planted: one group expects 96 threads where 64 take
+// part.
 #include "fault.h"
 
 __global__ void groups(int* out) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Two stages of cp.async. Planted: the wait for the first group is gone, the barrier is still there.
+// Two stages of cp.async. Planted: the wait for the first group is gone, the barrier is still
+// there.
 #include "fault.h"
 
 __global__ void copy(const float* in, float* out) {
@@ -7,9 +8,10 @@ __global__ void copy(const float* in, float* out) {
     const int t = threadIdx.x;
     for (int stage = 0; stage < 2; ++stage) {
         if (t < 32) {
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_of(&tile[stage][4 * t])),
-                         "l"(in + 128 * stage + 4 * t)
-                         : "memory");
+            asm volatile(
+                "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_of(&tile[stage][4 * t])),
+                "l"(in + 128 * stage + 4 * t)
+                : "memory");
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A producer warp and a consumer warp with a full and an empty barrier. Planted: the consumer never frees the slot.
+// A producer warp and a consumer warp with a full and an empty barrier. Planted: the consumer never
+// frees the slot.
 #include "fault.h"
 
 __global__ void pipe(int* out) {

@@ -9,7 +9,9 @@ __global__ void load(unsigned* out, int active) {
     __syncthreads();
     unsigned r = 0;
     if (t < active) {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(r) : "r"(shared_of(&tile[4 * (t % 8)])));
+        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+                     : "=r"(r)
+                     : "r"(shared_of(&tile[4 * (t % 8)])));
     }
     out[t] = r;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the planted-fault programs share. Each is compiled twice: -DPLANTED=0 is healthy, -DPLANTED=1 has the fault.
+// What the planted-fault programs share. Each is compiled twice: -DPLANTED=0 is healthy,
+// -DPLANTED=1 has the fault.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -18,7 +19,8 @@ inline void must(cudaError_t error) {
     }
 }
 
-// Waits for the kernel, then compares: exit status 0 and "ok", 1 and "wrong numbers", 2 and the error's name.
+// Waits for the kernel, then compares: exit status 0 and "ok", 1 and "wrong numbers", 2 and the
+// error's name.
 template <class T>
 int compare(const T* device, const std::vector<T>& expected) {
     must(cudaGetLastError());
@@ -27,7 +29,8 @@ int compare(const T* device, const std::vector<T>& expected) {
     must(cudaMemcpy(seen.data(), device, seen.size() * sizeof(T), cudaMemcpyDeviceToHost));
     for (size_t i = 0; i < seen.size(); ++i) {
         if (!(seen[i] == expected[i])) {
-            std::printf("wrong numbers: element %zu is %g, not %g\n", i, double(seen[i]), double(expected[i]));
+            std::printf("wrong numbers: element %zu is %g, not %g\n", i, double(seen[i]),
+                        double(expected[i]));
             return 1;
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Block 0 hands a message to block 1 through global memory and a flag. Planted: the flag is relaxed, without fences.
+// Block 0 hands a message to block 1 through global memory and a flag. Planted: the flag is
+// relaxed, without fences.
 #include <cuda/atomic>
 
 #include "fault.h"
@@ -15,7 +16,8 @@ __global__ void hand_over(float* message, int* flag, float* out) {
         }
     } else {
         if (t == 0) {
-            while (ready.load(PLANTED ? cuda::memory_order_relaxed : cuda::memory_order_acquire) == 0) {
+            while (ready.load(PLANTED ? cuda::memory_order_relaxed : cuda::memory_order_acquire) ==
+                   0) {
             }
         }
         __syncthreads();

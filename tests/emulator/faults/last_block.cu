@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Split-KV's pattern: every block writes a partial, the last one to finish adds them. Planted: no __threadfence.
+// Split-KV's pattern: every block writes a partial, the last one to finish adds them. Planted: no
+// __threadfence.
 #include "fault.h"
 
 __global__ void add(float* partial, unsigned* finished, float* out) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Sums neighbours. Planted: the last thread reads one element past the tensor. With an argument, the tensor is host
-// memory that was registered with the emulator, else cudaMalloc's.
+// Sums neighbours. Planted: the last thread reads one element past the tensor. With an argument,
+// the tensor is host memory that was registered with the emulator, else cudaMalloc's.
 #include <dlfcn.h>
 
 #include "fault.h"
@@ -22,7 +22,8 @@ int main(int argc, char**) {
     const float* tensor = nullptr;
     if (argc > 1) {
         using Register = void (*)(const void*, size_t, const char*);
-        const auto add = reinterpret_cast<Register>(dlsym(RTLD_DEFAULT, "limelight_emulator_register_host"));
+        const auto add =
+            reinterpret_cast<Register>(dlsym(RTLD_DEFAULT, "limelight_emulator_register_host"));
         if (add == nullptr) {
             return 3;
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Shared loads of 4, 8 and 16 bytes at a stride given in elements: their bank conflicts are counted by hand in the test.
+// Shared loads of 4, 8 and 16 bytes at a stride given in elements: their bank conflicts are counted
+// by hand in the test.
 #include "fault.h"
 
 template <class T>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A block reverses an array through shared memory. Planted: the __syncthreads between write and read is gone.
+// A block reverses an array through shared memory. Planted: the __syncthreads between write and
+// read is gone.
 #include "fault.h"
 
 __global__ void reverse(const float* in, float* out) {
