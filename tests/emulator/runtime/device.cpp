@@ -169,7 +169,12 @@ cudaError_t need_device(int device) {
 
 using namespace emu;
 
+#pragma GCC visibility push(default)
 extern "C" {
+
+// Declared in cuda_profiler_api.h, which the PyPI toolkit lacks.
+cudaError_t cudaProfilerStart();
+cudaError_t cudaProfilerStop();
 
 cudaError_t cudaGetDeviceCount(int* count) {
     return api([&] {
@@ -363,3 +368,4 @@ cudaError_t cudaProfilerStop() {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

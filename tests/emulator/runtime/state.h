@@ -18,7 +18,6 @@
 
 // The header declares the exported functions, so it is read with default visibility.
 #pragma GCC visibility push(default)
-#include <cuda_profiler_api.h>
 #include <cuda_runtime_api.h>
 #pragma GCC visibility pop
 
