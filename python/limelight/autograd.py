@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from limelight import execute
 from limelight.ops import FIELDS, backward_op, forward_op, problem_arguments
@@ -42,35 +41,40 @@ class AttentionFunction(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of sum(dout * out) + sum(dlse * lse)."""
         q, k, v, out, lse, *tensors = ctx.saved_tensors
         if dout is None:
             dout = torch.zeros_like(out)
-        grads: list[Tensor | None] = [None] * _INPUTS
-        dq, dk, dv, dbias, dsink = backward_op(
-            dout,
-            dlse,
-            q,
-            k,
-            v,
-            out,
-            lse,
-            ctx.needs_input_grad[_BIAS],
-            ctx.needs_input_grad[_SINK],
-            *ctx.scalars,
-            *tensors,
-        )
         needs = ctx.needs_input_grad
-        grads[:3] = (
-            dq if needs[0] else None,
-            dk if needs[1] else None,
-            dv if needs[2] else None,
-        )
-        grads[_BIAS] = dbias if needs[_BIAS] else None
-        grads[_SINK] = dsink if needs[_SINK] else None
+        with torch.no_grad():
+            found = backward_op(
+                dout, dlse, q, k, v, out, lse, needs[_BIAS], needs[_SINK], *ctx.scalars, *tensors
+            )
+        grads: list[Tensor | None] = [None] * _INPUTS
+        for place, gradient in zip((0, 1, 2, _BIAS, _SINK), found, strict=True):
+            if needs[place]:
+                grads[place] = gradient
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # create_graph=True: the gradients must not pass for constants.
+            refuse: Any = _SecondDerivative.apply
+            grads = [None if g is None else refuse(g, q, k, v, dout, dlse) for g in grads]
         return tuple(grads)
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """Passes a gradient on and raises where it is differentiated once more."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *depends_on: Tensor | None) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(
+            "the gradient of limelight's attention is differentiated; allowed: first derivatives. "
+            "Nearest supported call: torch's scaled_dot_product_attention with SDPBackend.MATH"
+        )
 
 
 def _differentiates(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> bool:
@@ -97,6 +101,18 @@ def _is_eager(q: Tensor) -> bool:
     )
 
 
+def _distinct(arguments: tuple[Any, ...]) -> list[Any]:
+    """The arguments with a view for every repeated tensor: Dynamo refuses repeats."""
+    tensors: list[Tensor] = []
+    result = []
+    for x in arguments:
+        if isinstance(x, Tensor):
+            x = x.view_as(x) if any(x is known for known in tensors) else x
+            tensors.append(x)
+        result.append(x)
+    return result
+
+
 def attention(
     q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -112,5 +128,6 @@ def attention(
             "Nearest supported call: under torch.no_grad(), or without out"
         )
     apply: Any = AttentionFunction.apply
-    result, lse = apply(q, k, v, *problem_arguments(p))
+    arguments = (q, k, v, *problem_arguments(p))
+    result, lse = apply(*(_distinct(arguments) if torch.compiler.is_compiling() else arguments))
     return result, lse

@@ -91,7 +91,6 @@ def on_change(listener: Callable[[], None]) -> None:
 def _set(new: Settings) -> None:
     global settings
     settings = new
-    device_problem.cache_clear()
     for listener in _listeners:
         listener()
 
@@ -186,12 +185,16 @@ def capability(device: torch.device) -> tuple[int, int] | None:
     return None
 
 
-@cache
 def device_problem(device: torch.device) -> str:
     """Why the extension cannot run on device; empty where it can."""
     extension = core()
     if extension is None:
         return f"limelight's compiled extension is missing: {core_error()}"
+    return _device_problem(extension, device)
+
+
+@cache
+def _device_problem(extension: Any, device: torch.device) -> str:
     index = 0
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

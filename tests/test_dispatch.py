@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Dispatch: the table, every refusal, the installed kernels, fallbacks and explain."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import limelight
+import pytest
+import torch
+from limelight import dispatch, execute, runtime
+from limelight.dispatch import Query, choose
+from limelight.problem import AttentionProblem
+
+SM80 = dispatch.KERNELS[0]
+GOOD = {
+    "op": "forward",
+    "capability": (8, 0),
+    "dtype": "bfloat16",
+    "headdim": 128,
+    "headdim_v": 128,
+}
+
+
+def query(*features: str, **changes: Any) -> Query:
+    return Query(**{**GOOD, "features": frozenset(features), **changes})
+
+
+@pytest.mark.parametrize(
+    ("headdim", "headdim_v", "tile"),
+    [
+        (1, 1, 32),
+        (32, 32, 32),
+        (33, 8, 64),
+        (64, 96, 96),
+        (128, 64, 128),
+        (192, 128, 192),
+        (8, 256, 256),
+    ],
+)
+def test_the_smallest_tile_that_holds_both_headdims(
+    headdim: int, headdim_v: int, tile: int
+) -> None:
+    choice = choose(query(headdim=headdim, headdim_v=headdim_v))
+    assert choice.kernel is SM80
+    assert choice.tile == tile
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_served_everywhere_from_ampere(capability: tuple[int, int], dtype: str) -> None:
+    everything = query(*SM80.features, capability=capability, dtype=dtype)
+    assert choose(everything).kernel is SM80
+    assert choose(everything).refusals == ()
+
+
+REFUSALS = [
+    (query(capability=None), "the tensors are on the CPU; nearest: CUDA tensors"),
+    (query(capability=(7, 5)), "compute capability 7.5; needed: at least 8.0"),
+    (query(dtype="float32"), "dtype is float32; nearest: float16 or bfloat16"),
+    (query(headdim=264), "headdim is 264; nearest: at most 256"),
+    (query("dropout"), "it does not do dropout; nearest: dropout_p=0.0"),
+    (
+        query("paged", "seqused"),
+        "a paged key/value cache (block_table); nearest: dense or cu_seqlens",
+    ),
+    (query("leftpad"), "left-padded keys (cache_leftpad); nearest: cache_leftpad=None"),
+    (query("cache_batch_idx"), "cache_batch_idx; nearest: k_cache[cache_batch_idx]"),
+    (query("split"), "num_splits > 1; nearest: num_splits=0 or 1"),
+    (query("fp8", dtype="float8_e4m3fn"), "float8 tensors; nearest: float16 or bfloat16 tensors"),
+    (query("dropout", "paged"), "dropout; nearest: dropout_p=0.0; it does not do a paged"),
+]
+
+
+@pytest.mark.parametrize(("asked", "reason"), REFUSALS, ids=[str(i) for i in range(len(REFUSALS))])
+def test_every_refusal_has_a_reason(asked: Query, reason: str) -> None:
+    choice = choose(asked)
+    assert choice.kernel is None
+    assert choice.tile is None
+    assert reason in choice.reason
+    assert choice.reason.startswith("sm80_fwd: ")
+
+
+def test_features_that_a_kernel_lacks_are_all_refused() -> None:
+    """A feature is served or refused, never ignored."""
+    for name in dispatch.FEATURES:
+        assert (choose(query(name)).kernel is SM80) == (name in SM80.features), name
+
+
+def test_no_backward_kernel() -> None:
+    choice = choose(query(op="backward"))
+    assert choice.kernel is None
+    assert choice.reason == "backward: no kernel of this version computes the backward pass"
+
+
+def test_installed_kernels() -> None:
+    only_64 = frozenset({("sm80_fwd", 64)})
+    assert choose(query(headdim=48, headdim_v=48), only_64).kernel is SM80
+    assert "this build has no sm80_fwd for headdim 128" in choose(query(), only_64).reason
+
+
+def test_a_choice_is_cached() -> None:
+    assert choose(query("causal")) is choose(query("causal"))
+
+
+def test_problem_features() -> None:
+    q, k = torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 2, 8)
+    extent = {"softmax_scale": 1.0, "max_seqlen_q": 2, "max_seqlen_k": 2}
+    lengths = torch.zeros(1, dtype=torch.int32)
+    # Feature -> arguments that ask for it; "gqa" comes from the tensors.
+    asks: dict[str, dict[str, Any]] = {
+        "causal": {"causal": True, "window_right": 0},
+        "window": {"window_left": 0},
+        "varlen": {"cu_seqlens_q": lengths},
+        "seqused": {"seqused_k": lengths},
+        "softcap": {"softcap": 1.0},
+        "alibi": {"alibi_slopes": torch.zeros(4)},
+        "sink": {"sink": torch.zeros(4)},
+        "bias": {"bias": torch.zeros(1, 1, 1, 1)},
+        "dropout": {"dropout_p": 0.5},
+        "paged": {"block_table": lengths[None]},
+        "leftpad": {"leftpad_k": lengths},
+        "cache_batch_idx": {"cache_batch_idx": lengths},
+        "split": {"num_splits": 2},
+        "deterministic": {"deterministic": True},
+        "batch_invariant": {"batch_invariant": True},
+    }
+    for name, fields in asks.items():
+        found = dispatch.call_features(q, k, k, AttentionProblem(**extent, **fields))
+        assert found == {name, "gqa"}, name
+    assert set(asks) | {"gqa", "fp8"} == set(dispatch.FEATURES)
+    fp8 = k.to(torch.float8_e4m3fn)
+    assert "fp8" in dispatch.call_features(q.bfloat16(), fp8, fp8, AttentionProblem(**extent))
+
+
+def test_support_matrix_has_every_feature_and_kernel() -> None:
+    lines = dispatch.support_matrix().splitlines()
+    assert all(len(line.split("|")) == len(lines[0].split("|")) for line in lines)
+    for kernel in dispatch.KERNELS:
+        assert kernel.name in lines[0]
+    row = next(line for line in lines if "dropout" in line)
+    assert row == "| dropout | - | yes |"
+
+
+class Stub:
+    """An extension with no kernels that fit the device."""
+
+    def device(self, index: int) -> dict[str, Any]:
+        return {"has_image": False, "name": "Device X", "problem": "no image"}
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """CPU tensors look like those of a device of capability 8.0 without an extension."""
+    monkeypatch.setattr(runtime, "capability", lambda device: (8, 0))
+    monkeypatch.setattr(runtime, "core", lambda: None)
+    monkeypatch.setattr(runtime, "core_error", lambda: "it was not built")
+    monkeypatch.setattr(runtime, "_reported", set())
+    with runtime.override():
+        yield monkeypatch
+    monkeypatch.undo()
+    with runtime.override():
+        pass
+
+
+def attend() -> torch.Tensor:
+    x = torch.ones(1, 3, 2, 8)
+    out: torch.Tensor = limelight.flash_attn_func(x, x, x)
+    return out
+
+
+def test_fallback_warns_once_for_each_reason(on_device: pytest.MonkeyPatch) -> None:
+    with pytest.warns(limelight.FallbackWarning, match="extension is missing: it was not built"):
+        attend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attend()
+    on_device.setattr(runtime, "core", lambda: Stub())
+    with runtime.override(), pytest.warns(limelight.FallbackWarning, match="Device X: no image"):
+        attend()
+
+
+def test_fallback_error_and_silent(on_device: pytest.MonkeyPatch) -> None:
+    with (
+        runtime.override(fallback="error"),
+        pytest.raises(limelight.FallbackError, match="LIMELIGHT_FALLBACK=error forbids"),
+    ):
+        attend()
+    with runtime.override(fallback="silent"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attend()
+
+
+def test_torch_backend_and_cpu_are_no_fallback(on_device: pytest.MonkeyPatch) -> None:
+    with runtime.override(backend="torch", fallback="error"):
+        attend()
+    on_device.setattr(runtime, "capability", lambda device: None)
+    with runtime.override(fallback="error"):
+        attend()
+
+
+def test_calls_ask_the_same_function_as_explain(on_device: pytest.MonkeyPatch) -> None:
+    on_device.setattr(runtime, "device_problem", lambda device: "")
+    everything = frozenset((SM80.name, tile) for tile in SM80.headdim_tiles)
+    on_device.setattr(runtime, "installed", lambda: everything)
+    x = torch.zeros(1, 3, 2, 8, dtype=torch.float16)
+    problem = AttentionProblem(
+        softmax_scale=1.0, max_seqlen_q=3, max_seqlen_k=3, causal=True, window_right=0
+    )
+    choice, fallback = execute.choose("forward", x, x, x, problem)
+    told = limelight.explain(device=(8, 0), dtype=torch.float16, headdim=8, causal=True)
+    assert fallback == ""
+    assert choice.kernel is not None
+    assert (choice.kernel.name, choice.tile) == (told.backend, told.tile) == ("sm80_fwd", 32)
+
+
+def test_explain_text() -> None:
+    told = limelight.explain(device="sm_90", headdim=72, heads_q=6, heads_kv=2, dropout=True)
+    assert told.backend == "torch"
+    assert str(told).splitlines() == [
+        "forward on sm_90, bfloat16, headdim 72, features: gqa, dropout",
+        "  runs on: the torch path",
+        "  not on sm80_fwd: it does not do dropout; nearest: dropout_p=0.0",
+    ]
+    assert "runs on: sm80_fwd (headdim tile 96)" in str(
+        limelight.explain(device=(8, 6), headdim=72)
+    )
+    with pytest.raises(ValueError, match="op is 'sideways'; allowed: forward, backward"):
+        limelight.explain(op="sideways")
+
+
+def test_backends_tell_why(on_device: pytest.MonkeyPatch) -> None:
+    found = limelight.backends()
+    assert found["torch"] == {"available": True, "reason": ""}
+    assert not found["kernels"]["available"]
+    assert "it was not built" in found["kernels"]["reason"]
+    assert not found["emulator"]["available"]
+    assert found["emulator"]["reason"]

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""flash_attn_with_kvcache against a definition that keeps every sequence apart; joining results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import limelight
+import pytest
+import torch
+from limelight.problem import AttentionProblem
+from reference import reference
+from torch import Tensor
+
+BATCH, HEADS, HEADS_KV, HEADDIM, CAPACITY = 3, 4, 2, 32, 24
+LENGTHS = [5, 0, 13]
+
+
+def ints(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, generator=generator).to(dtype)
+
+
+def turn(x: Tensor, positions: list[int], cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Rotary embedding of x (tokens, heads, headdim) as complex multiplication, in float64."""
+    half = cos.shape[1]
+    part = x[..., : 2 * half].double()
+    a, b = (
+        (part[..., 0::2], part[..., 1::2]) if interleaved else (part[..., :half], part[..., half:])
+    )
+    angle = torch.complex(cos[positions].double(), sin[positions].double())[:, None]
+    z = torch.complex(a, b) * angle
+    pairs = (
+        torch.stack((z.real, z.imag), -1).flatten(-2)
+        if interleaved
+        else torch.cat((z.real, z.imag), -1)
+    )
+    return torch.cat((pairs, x[..., 2 * half :].double()), -1)
+
+
+class Cache:
+    """The same contents as plain sequences and as a dense, indexed or paged cache."""
+
+    def __init__(self, kind: str, dtype: torch.dtype, page_size: int = 5) -> None:
+        self.kind, self.page_size = kind, page_size
+        self.k = draw(BATCH, CAPACITY, HEADS_KV, HEADDIM, dtype=dtype)
+        self.v = draw(BATCH, CAPACITY, HEADS_KV, HEADDIM, dtype=dtype, seed=1)
+        for b, n in enumerate(LENGTHS):
+            self.k[b, n:] = float("nan")
+            self.v[b, n:] = float("nan")
+        self.arguments: dict[str, Any] = {}
+        if kind == "paged":
+            pages = -(-CAPACITY // page_size)
+            order = torch.randperm(BATCH * pages + 2, generator=torch.Generator().manual_seed(1))
+            self.table = order[: BATCH * pages].view(BATCH, pages).int()
+            self.arguments["block_table"] = self.table
+            shape = (BATCH * pages + 2, page_size, HEADS_KV, 2 * HEADDIM)
+            # One tensor holds K and V side by side, so both are strided views.
+            both = torch.full(shape, float("nan"), dtype=dtype)
+            self.stored = both.split(HEADDIM, -1)
+        elif kind == "rows":
+            self.rows = ints(3, 0, 2)
+            self.arguments["cache_batch_idx"] = self.rows
+            self.stored = tuple(
+                torch.full((BATCH + 1, CAPACITY, HEADS_KV, HEADDIM), float("nan"), dtype=dtype)
+                for _ in range(2)
+            )
+        else:
+            self.stored = (self.k.clone(), self.v.clone())
+        for b in range(BATCH):
+            for x, held in zip((self.k, self.v), self.stored, strict=True):
+                for t in range(CAPACITY):
+                    held[self.place(b, t)] = x[b, t]
+
+    def place(self, b: int, t: int) -> tuple[int, int]:
+        if self.kind == "paged":
+            return int(self.table[b, t // self.page_size]), t % self.page_size
+        return (int(self.rows[b]) if self.kind == "rows" else b), t
+
+    def read(self, which: int, b: int, end: int) -> Tensor:
+        return torch.stack([self.stored[which][self.place(b, t)] for t in range(end)])
+
+
+def judge(
+    out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, leftpad: int = 0, **problem: Any
+) -> None:
+    """One sequence: out (seqlen_q, heads, headdim) against float64 over the visible keys."""
+    p = AttentionProblem(
+        softmax_scale=HEADDIM**-0.5, max_seqlen_q=len(q), max_seqlen_k=len(k) - leftpad, **problem
+    )
+    want = reference(q[None], k[None, leftpad:], v[None, leftpad:], p)
+    # fp32: sums of at most 32 + 24 terms of size 1, 2**-24 each. bfloat16: P and out are rounded.
+    coarse = 2.0**-7 if out.dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(out.double(), want.out[0], rtol=coarse, atol=coarse)
+    torch.testing.assert_close(lse.double(), want.lse[0], rtol=1e-5, atol=1e-5 + coarse / 4)
+
+
+@pytest.mark.parametrize("kind", ["dense", "rows", "paged"])
+@pytest.mark.parametrize("seqlen_q", [1, 3])
+@pytest.mark.parametrize("rotary", ["", "interleaved", "halves", "partial"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_append_rotate_attend(kind: str, seqlen_q: int, rotary: str, causal: bool) -> None:
+    cache = Cache(kind, torch.float32)
+    before = [x.clone() for x in cache.stored]
+    q = draw(BATCH, seqlen_q, HEADS, HEADDIM)
+    k_new, v_new = (draw(BATCH, seqlen_q, HEADS_KV, HEADDIM, seed=s) for s in (2, 3))
+    arguments: dict[str, Any] = dict(
+        cache.arguments, causal=causal, rotary_interleaved=rotary != "halves"
+    )
+    if rotary:
+        angles = draw(40, 4 if rotary == "partial" else HEADDIM // 2)
+        arguments |= {"rotary_cos": angles.cos(), "rotary_sin": angles.sin()}
+    out, lse = limelight.flash_attn_with_kvcache(
+        q,
+        *cache.stored,
+        k_new,
+        v_new,
+        cache_seqlens=ints(*LENGTHS),
+        return_softmax_lse=True,
+        **arguments,
+    )
+    touched = [torch.zeros(x.shape[:2], dtype=torch.bool) for x in cache.stored]
+    for b, n in enumerate(LENGTHS):
+        own_q, own_k = q[b].double(), k_new[b].double()
+        at = [n + i for i in range(seqlen_q)]
+        if rotary:
+            tables = (arguments["rotary_cos"], arguments["rotary_sin"], rotary != "halves")
+            own_q = turn(q[b], at if causal else [n] * seqlen_q, *tables)
+            own_k = turn(k_new[b], at, *tables)
+        end = n + seqlen_q
+        assert torch.equal(cache.read(1, b, end)[n:], v_new[b])
+        torch.testing.assert_close(cache.read(0, b, end)[n:].double(), own_k, rtol=1e-6, atol=1e-6)
+        if not rotary:
+            assert torch.equal(cache.read(0, b, end)[n:], k_new[b])
+        window = {"causal": causal, "window_right": 0 if causal else -1}
+        keys = torch.cat((cache.k[b, :n].double(), own_k))
+        judge(out[b], lse[b], own_q, keys, torch.cat((cache.v[b, :n], v_new[b])), **window)
+        for mask in touched:
+            for t in at:
+                mask[cache.place(b, t)] = True
+    for old, new, mask in zip(before, cache.stored, touched, strict=True):
+        torch.testing.assert_close(old[~mask], new[~mask], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["dense", "rows", "paged"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"window_size": (4, 0)}, {"softcap": 8.0}, {"num_splits": 3}, {"alibi": True}],
+    ids=str,
+)
+def test_attend_without_append(kind: str, dtype: torch.dtype, extra: dict[str, Any]) -> None:
+    cache = Cache(kind, dtype, page_size=4)
+    q = draw(BATCH, 2, HEADS, HEADDIM, dtype=dtype)
+    arguments, problem = dict(cache.arguments), {}
+    if "alibi" in extra:
+        arguments["alibi_slopes"] = problem["alibi_slopes"] = torch.rand(HEADS)
+    else:
+        arguments |= extra
+        problem["softcap"] = extra.get("softcap", 0.0)
+        if "window_size" in extra:
+            problem |= {"window_left": 4, "window_right": 0}
+    out = torch.full_like(q, float("nan"))
+    found, lse = limelight.flash_attn_with_kvcache(
+        q,
+        *cache.stored,
+        cache_seqlens=ints(*LENGTHS),
+        out=out,
+        return_softmax_lse=True,
+        **arguments,
+    )
+    assert found is out
+    for b, n in enumerate(LENGTHS):
+        judge(out[b], lse[b], q[b], cache.k[b, :n], cache.v[b, :n], **problem)
+
+
+@pytest.mark.parametrize("kind", ["dense", "paged"])
+def test_leftpad(kind: str) -> None:
+    cache = Cache(kind, torch.float32)
+    q, pads = draw(BATCH, 3, HEADS, HEADDIM), [2, 0, 7]
+    out, lse = limelight.flash_attn_with_kvcache(
+        q,
+        *cache.stored,
+        cache_seqlens=ints(*LENGTHS),
+        cache_leftpad=ints(*pads),
+        causal=True,
+        return_softmax_lse=True,
+        **cache.arguments,
+    )
+    for b, (n, pad) in enumerate(zip(LENGTHS, pads, strict=True)):
+        arguments = {"leftpad": pad, "causal": True, "window_right": 0}
+        judge(out[b], lse[b], q[b], cache.k[b, :n], cache.v[b, :n], **arguments)
+
+
+@pytest.mark.parametrize("kind", ["dense", "rows", "paged"])
+def test_packed_queries_and_new_keys(kind: str) -> None:
+    """cu_seqlens_q and cu_seqlens_k_new; tokens beyond the last sequence are not stored."""
+    cache = Cache(kind, torch.float32)
+    counts = [2, 3, 0]
+    ends = ints(0, 2, 5, 5)
+    q = draw(5, HEADS, HEADDIM)
+    k_new, v_new = (draw(7, HEADS_KV, HEADDIM, seed=s) for s in (2, 3))
+    before = [x.clone() for x in cache.stored]
+    out, lse = limelight.flash_attn_with_kvcache(
+        q,
+        *cache.stored,
+        k_new,
+        v_new,
+        cache_seqlens=ints(*LENGTHS),
+        cu_seqlens_q=ends,
+        cu_seqlens_k_new=ends,
+        max_seqlen_q=3,
+        causal=True,
+        return_softmax_lse=True,
+        **cache.arguments,
+    )
+    assert lse.shape == (HEADS, 5)
+    changed = 0
+    for b, (n, count) in enumerate(zip(LENGTHS, counts, strict=True)):
+        own = slice(int(ends[b]), int(ends[b + 1]))
+        assert torch.equal(cache.read(0, b, n + count)[n:], k_new[own]) if count else True
+        assert torch.equal(cache.read(1, b, n + count)[n:], v_new[own]) if count else True
+        changed += count
+        if count:
+            keys, values = cache.read(0, b, n + count), cache.read(1, b, n + count)
+            judge(out[own], lse[:, own], q[own], keys, values, causal=True, window_right=0)
+    for old, new in zip(before, cache.stored, strict=True):
+        same = (old == new) | (old.isnan() & new.isnan())
+        assert int((~same.flatten(2).all(-1)).sum()) == changed
+
+
+def test_only_tokens_of_no_sequence() -> None:
+    cache = Cache("dense", torch.float32)
+    before = cache.stored[0].clone()
+    q, new = draw(4, HEADS, HEADDIM), draw(4, HEADS_KV, HEADDIM)
+    limelight.flash_attn_with_kvcache(
+        q,
+        *cache.stored,
+        new,
+        new,
+        cache_seqlens=ints(*LENGTHS),
+        cu_seqlens_q=ints(0, 0, 0, 0),
+        cu_seqlens_k_new=ints(0, 0, 0, 0),
+        max_seqlen_q=0,
+    )
+    torch.testing.assert_close(cache.stored[0], before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_cache_seqlens_as_int_and_none() -> None:
+    k, v = draw(2, 9, 2, 16), draw(2, 9, 2, 16, seed=1)
+    q = draw(2, 2, 4, 16)
+    whole = limelight.flash_attn_with_kvcache(q, k, v)
+    torch.testing.assert_close(whole, limelight.flash_attn_func(q, k, v))
+    part = limelight.flash_attn_with_kvcache(q, k, v, cache_seqlens=4)
+    torch.testing.assert_close(part, limelight.flash_attn_func(q, k[:, :4], v[:, :4]))
+    assert torch.equal(part, limelight.flash_attn_with_kvcache(q, k, v, cache_seqlens=ints(4, 4)))
+
+
+def test_float8_cache() -> None:
+    """16-bit queries over a float8 cache with descales; appended float8 bits are kept."""
+    fp8 = torch.float8_e4m3fn
+    k, v = draw(2, 9, 2, 16).to(fp8), draw(2, 9, 2, 16, seed=1).to(fp8)
+    q, new = draw(2, 1, 4, 16, dtype=torch.bfloat16), draw(2, 1, 2, 16, seed=5).to(fp8)
+    scale = torch.full((1,), 0.5).expand(2, 2)
+    out = limelight.flash_attn_with_kvcache(
+        q, k, v, new, new, cache_seqlens=ints(3, 8), k_descale=scale, v_descale=scale
+    )
+    assert out.dtype == torch.bfloat16
+    for b, n in enumerate((3, 8)):
+        assert torch.equal(k[b, n].view(torch.uint8), new[b, 0].view(torch.uint8))
+        keys, values = (x[b : b + 1, : n + 1].float() * 0.5 for x in (k, v))
+        want = limelight.flash_attn_func(q[b : b + 1].float(), keys, values)
+        torch.testing.assert_close(out[b : b + 1].float(), want, rtol=2.0**-7, atol=2.0**-7)
+
+
+def test_scheduler_metadata_is_accepted_back() -> None:
+    k = draw(2, 9, 2, 16)
+    q, lengths = draw(2, 1, 4, 16), ints(3, 9)
+    metadata = limelight.get_scheduler_metadata(2, 1, 9, 4, 2, 16, lengths)
+    assert (metadata.dtype, metadata.numel()) == (torch.int32, 0)
+    out = limelight.flash_attn_with_kvcache(
+        q, k, k, cache_seqlens=lengths, scheduler_metadata=metadata
+    )
+    assert torch.equal(out, limelight.flash_attn_with_kvcache(q, k, k, cache_seqlens=lengths))
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_combine_joins_parts_of_the_keys(dense: bool, dtype: torch.dtype | None) -> None:
+    q, k, v = draw(2, 3, 4, 16), draw(2, 20, 4, 16), draw(2, 20, 4, 16, seed=1)
+    cuts = [(0, 7), (7, 8), (8, 8), (8, 20)]
+    parts = [limelight.flash_attn_func(q, k[:, a:b], v[:, a:b], return_lse=True) for a, b in cuts]
+    out = torch.stack([o for o, _ in parts])
+    lse = torch.stack([x.transpose(1, 2) for _, x in parts])
+    lse[2] = float("inf")  # flash-attn 2's sign for a part without keys
+    out[2] = float("nan")
+    if not dense:
+        out, lse = out.flatten(1, 2), lse.flatten(1, 2)
+    want, want_lse = limelight.flash_attn_func(q, k, v, return_lse=True)
+    found, found_lse = limelight.flash_attn_combine(out, lse, out_dtype=dtype)
+    assert found.dtype == (dtype or torch.float32)
+    coarse = 2.0**-8 if dtype else 1e-6
+    torch.testing.assert_close(found.view_as(want).float(), want, rtol=coarse, atol=coarse)
+    torch.testing.assert_close(found_lse.view(2, 3, 4), want_lse.transpose(1, 2))
+    target = torch.empty_like(found)
+    assert limelight.flash_attn_combine(out, lse, target)[0] is target
+    assert torch.equal(target, found)
+
+
+@pytest.mark.parametrize("empty", [float("inf"), float("-inf")])
+def test_merge_attn_states(empty: float) -> None:
+    prefix, suffix = draw(5, 4, 16, dtype=torch.bfloat16), draw(5, 4, 16, seed=1).bfloat16()
+    prefix_lse, suffix_lse = draw(4, 5), draw(4, 5, seed=1)
+    prefix_lse[:, 1], suffix_lse[:, 2] = empty, empty
+    prefix_lse[:, 3], suffix_lse[:, 3] = empty, empty
+    output, output_lse = torch.full_like(prefix, float("nan")), torch.empty(4, 5)
+    limelight.merge_attn_states(output, prefix, prefix_lse, suffix, suffix_lse, output_lse)
+    assert torch.equal(output[1], suffix[1])
+    assert torch.equal(output[2], prefix[2])
+    assert not output[3].any()
+    assert bool((output_lse[:, 3] == float("-inf")).all())
+    weight = torch.sigmoid(prefix_lse[:, 0] - suffix_lse[:, 0])[:, None]
+    want = weight * prefix[0].float() + (1 - weight) * suffix[0].float()
+    torch.testing.assert_close(output[0].float(), want, rtol=2.0**-8, atol=2.0**-8)
+    torch.testing.assert_close(
+        output_lse[:, 0], torch.logaddexp(prefix_lse[:, 0], suffix_lse[:, 0])
+    )
+    limelight.merge_attn_states(
+        output, prefix, prefix_lse, suffix, suffix_lse, prefill_tokens_with_context=4
+    )
+    assert torch.equal(output[4], suffix[4])
+
+
+def test_flat_linear() -> None:
+    x, weight, bias = draw(3, 8), draw(5, 8), draw(5)
+    want = x @ weight.T + bias
+    torch.testing.assert_close(limelight.flat_linear(x, weight, bias), want)
+    out = torch.full((3, 5), float("nan"))
+    assert limelight.flat_linear(x, weight, bias, out=out) is out
+    torch.testing.assert_close(out, want)
+    leaf = weight.clone().requires_grad_()
+    limelight.flat_linear(x, leaf).sum().backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, x.sum(0).expand(5, 8))
