@@ -72,9 +72,10 @@ Turn turn(Cluster& cluster) {
         }
         return Turn::done;
     }
+    const size_t pending = cluster.async.pending().size();
     cluster.async.turn(cluster);
     if (!ran) {
-        if (!cluster.async.finish_some(cluster)) {
+        if (cluster.async.pending().size() == pending && !cluster.async.finish_some(cluster)) {
             deadlock(cluster);
         }
         return Turn::progressed;
