@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Attention cases that the torch path, the emulator, a GPU and the benchmarks share.
 
-A Case is a plain description; ``build`` draws its tensors. Slots that no row may read (beyond a sequence, below
-leftpad, unused pages) are NaN, so that reading them shows.
+A Case is a plain description; ``build`` draws its tensors. Slots that no row may read (beyond a
+sequence, below leftpad, unused pages) are NaN, so that reading them shows.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-
 from limelight.problem import AttentionProblem
+from torch import Tensor
 
 # Ragged on purpose: 1, primes, one off a power of two, seqlen_q < = > seqlen_k.
 SHAPES = [(1, 1), (1, 239), (113, 203), (108, 256), (128, 128), (127, 65), (65, 127), (239, 1)]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attention by its definition: one softmax over all scores of each sequence and head, gradients by autograd.
+"""Attention by its definition: one softmax over each sequence and head, gradients by autograd.
 
-Independent of the package: it reads the attributes of a problem (see AttentionProblem for their meaning) and shares no
-code with what it judges. In float64 it is the truth of the tests; in the inputs' own dtype it is the
-ordinary low-precision evaluation that the truth is compared with to set tolerances.
+Independent of the package: it reads the attributes of a problem (see AttentionProblem for their
+meaning) and shares no code with what it judges. In float64 it is the truth of the tests; in the
+inputs' own dtype it is the ordinary low-precision evaluation that the truth is compared with to set
+tolerances.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def reference(
     dlse: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Reference:
-    """Evaluate in dtype, gradients of sum(dout * out) + sum(dlse * lse) included if dout is given."""
+    """Evaluate in dtype; with dout also the gradients of sum(dout * out) + sum(dlse * lse)."""
     leaves = [x.detach().to(dtype).requires_grad_(dout is not None) for x in (q, k, v)]
     extra = [
         None if x is None else x.detach().to(dtype).requires_grad_(dout is not None)

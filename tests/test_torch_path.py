@@ -15,9 +15,8 @@ from cases import (
     build,
     vary,
 )
-from tolerance import assert_forward, assert_gradients
-
 from limelight.torch_path import backward, forward
+from tolerance import assert_forward, assert_gradients
 
 torch.set_num_threads(1)  # small tensors lose more to waking threads than they gain
 
@@ -29,13 +28,15 @@ def check(case: Case, *, gradients: bool = True) -> None:
     """Both passes of one case, with the gradient of LSE."""
     x = build(case)
     out, lse = forward(x.q, x.k, x.v, x.problem)
-    assert out.is_contiguous() and lse.is_contiguous()
+    assert out.is_contiguous()
+    assert lse.is_contiguous()
     assert_forward(x, out, lse)
     if gradients:
         found = backward(x.dout, x.dlse, x.q, x.k, x.v, out, lse, x.problem)
         for name, like in (("dq", x.q), ("dk", x.k), ("dv", x.v)):
             gradient = getattr(found, name)
-            assert gradient.dtype == like.dtype and gradient.shape == like.shape
+            assert gradient.dtype == like.dtype
+            assert gradient.shape == like.shape
         assert_gradients(x, found._asdict(), with_dlse=True)
 
 
@@ -103,7 +104,9 @@ def test_fp8_with_descales(dtype: str, layout_k: str) -> None:
 def test_fp8_backward_is_refused() -> None:
     x = build(vary(BASE, "fp8", kv_dtype="float8_e4m3fn"))
     out, lse = forward(x.q, x.k, x.v, x.problem)
-    with pytest.raises(ValueError, match="k is torch.float8_e4m3fn: FP8 attention has no backward"):
+    with pytest.raises(
+        ValueError, match=r"k is torch\.float8_e4m3fn: FP8 attention has no backward"
+    ):
         backward(x.dout, None, x.q, x.k, x.v, out, lse, x.problem)
 
 
@@ -148,7 +151,8 @@ def test_rows_without_keys_ignore_their_values() -> None:
         x.dlse[:, :, :30] = float("nan")
         out, lse = forward(x.q, x.k, x.v, x.problem)
         found = backward(x.dout, x.dlse, x.q, x.k, x.v, out, lse, x.problem)
-        assert bool((out[:, :30] == 0).all()) and bool((lse[:, :, :30] == float("-inf")).all())
+        assert bool((out[:, :30] == 0).all())
+        assert bool((lse[:, :, :30] == float("-inf")).all())
         assert bool((found.dq[:, :30] == 0).all())
         for tensor in (out, found.dq, found.dk, found.dv):
             assert bool(torch.isfinite(tensor).all())
@@ -159,5 +163,6 @@ def test_gradients_that_are_not_needed() -> None:
     out, lse = forward(x.q, x.k, x.v, x.problem)
     rest = (x.q, x.k, x.v, out, lse, x.problem)
     found = backward(x.dout, None, *rest, need_dbias=False, need_dsink=False)
-    assert found.dbias is None and found.dsink is None
+    assert found.dbias is None
+    assert found.dsink is None
     assert_gradients(x, {"dq": found.dq, "dk": found.dk, "dv": found.dv})

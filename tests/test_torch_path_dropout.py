@@ -4,10 +4,9 @@
 import pytest
 import torch
 from cases import Case, build
-from reference import philox_keep
-
 from limelight.torch_path import dropout_keep_mask, forward, plan
 from limelight.torch_path.dropout import philox4x32
+from reference import philox_keep
 
 torch.set_num_threads(1)
 
@@ -67,7 +66,7 @@ def test_rate(p: float) -> None:
 
 
 def test_neighbours_are_uncorrelated() -> None:
-    """Correlations over 1e6 pairs stay within 5 / sqrt(n): steps of rows, columns, heads, seeds, offsets."""
+    """Correlations over n = 1e6 pairs stay within 5 / sqrt(n)."""
     states = [(1, 2), (2, 2), (1, 3), (1, 2 + 2**32)]
     masks = [
         dropout_keep_mask(torch.tensor(s), 0.5, (0, 2), (0, 2, 2), (0, 512), (0, 512)).double()

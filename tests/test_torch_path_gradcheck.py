@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 from cases import Case, Inputs, build
-from torch import Tensor
-
 from limelight.torch_path import backward, forward, fused
+from torch import Tensor
 
 torch.set_num_threads(1)
 

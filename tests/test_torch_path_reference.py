@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The reference itself, against torch's own softmax attention and against values worked out by hand."""
+"""The reference itself, against torch's own softmax attention and values worked out by hand."""
 
 import math
 
@@ -53,7 +53,8 @@ def test_one_key_by_hand() -> None:
             **{**case.__dict__, "dtype": "float64", "softcap": 2.0, "alibi": "heads", "sink": True}
         )
     )
-    assert x.problem.alibi_slopes is not None and x.problem.sink is not None
+    assert x.problem.alibi_slopes is not None
+    assert x.problem.sink is not None
     found = reference(x.q, x.k, x.v, x.problem)
     for i in range(2):
         s = 2.0 * math.tanh(float(x.q[0, i, 0, 0] * x.k[0, 0, 0, 0]) / 2.0)
@@ -78,9 +79,12 @@ def test_lse_gradient_is_softmax() -> None:
 def test_rows_without_keys() -> None:
     x = build(Case("tall", seqlen_q=10, seqlen_k=4, causal=True, sink=True, dtype="float64"))
     found = reference(x.q, x.k, x.v, x.problem, x.dout, x.dlse)
-    assert bool((found.out[:, :6] == 0).all()) and bool((found.lse[:, :, :6] == -math.inf).all())
-    assert found.dq is not None and bool((found.dq[:, :6] == 0).all())
-    assert found.dsink is not None and bool(torch.isfinite(found.dsink).all())
+    assert bool((found.out[:, :6] == 0).all())
+    assert bool((found.lse[:, :, :6] == -math.inf).all())
+    assert found.dq is not None
+    assert bool((found.dq[:, :6] == 0).all())
+    assert found.dsink is not None
+    assert bool(torch.isfinite(found.dsink).all())
 
 
 def test_paged_equals_dense() -> None:
@@ -88,7 +92,8 @@ def test_paged_equals_dense() -> None:
         Case("paged", layout_k="paged", page_size=4, seqlen_q=3, seqlen_k=18, dtype="float64")
     )
     table, used = x.problem.block_table, x.problem.seqused_k
-    assert table is not None and used is not None
+    assert table is not None
+    assert used is not None
     found = reference(x.q, x.k, x.v, x.problem)
     for b in range(2):
         n = int(used[b])
@@ -103,7 +108,7 @@ def test_paged_equals_dense() -> None:
 
 
 def test_philox_against_published_vectors() -> None:
-    """Seed, offset and position 0 give the Random123 vector of counter and key 0: 6627e8d5 e169c58d ..."""
+    """Seed, offset and position 0 give Random123's vector of counter and key 0."""
     words = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     for word in range(4):
         row, column = 8 * (word // 2), 8 * (word % 2)
