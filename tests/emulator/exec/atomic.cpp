@@ -135,6 +135,7 @@ void atom(Warp& w, const Instr& i, uint32_t active) {
             }
         }
     });
+    acquired(w, m, true, active, r);
     // A lock that was not got, or a poll by exchange: others should run before the next try.
     w.hint = failed || !moved;
 }

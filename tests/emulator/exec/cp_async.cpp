@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "exec/async_families.h"
+#include "exec/checks.h"
 #include "exec/cp_async.h"
 #include "exec/memory.h"
 #include "runtime/counters.h"
@@ -23,9 +24,9 @@ struct CopyOp final : AsyncOp {
     uint8_t read[kLanes];
     uint64_t group = 0;          // of its lanes
     uint64_t number[kLanes];     // how many copies each lane had issued before
-    std::shared_ptr<void> watched;
+    check::AsyncOp race;
 
-    void complete(Cluster&) override {
+    void complete(Cluster& cluster) override {
         for_lanes(lane_mask, [&](int l) {
             if (read[l] == bytes) {
                 std::memcpy(to[l], from[l], bytes);
@@ -34,8 +35,8 @@ struct CopyOp final : AsyncOp {
                 std::memcpy(to[l], from[l], read[l]);
             }
         });
-        if (watched) {
-            observe_copy_done(*issuer, watched.get());
+        if (race.channel) {
+            races_of(cluster)->finish(race);
         }
     }
     std::string describe() const override { return "cp.async of " + std::to_string(bytes) + " bytes a lane"; }
@@ -45,6 +46,8 @@ struct State {
     uint64_t committed[kLanes] = {};
     uint64_t issued[kLanes] = {};
     std::deque<std::shared_ptr<CopyOp>> unwaited;
+    check::Channel channel;
+    bool opened = false;
 };
 
 State& state(Warp& w) {
@@ -58,6 +61,66 @@ struct Copy {
     PredRef ignore = 0;
     bool has_ignore = false;
 };
+
+[[noreturn]] void misaligned(Warp& w, const char* space, uint64_t address, uint32_t bytes, int lane) {
+    char text[96];
+    std::snprintf(text, sizeof text, "cp.async of %u bytes with a misaligned %s address 0x%llx", bytes, space, static_cast<unsigned long long>(address));
+    w.fail(fault::kMisalignedAddress, text, lane);
+}
+
+// Resolves both sides and tells the checks of a copy in flight: it reads size[lane] bytes (all when size is null) for the
+// `reading` lanes and writes the full size for all active ones.
+check::AsyncOp watch(Warp& w, const Copy& c, uint32_t active, uint32_t reading, const uint32_t* size, Resolved& to, Resolved& from) {
+    lane_addresses(w, c.to, to.address);
+    lane_addresses(w, c.from, from.address);
+    uint32_t full = reading;
+    for_lanes(active, [&](int l) {
+        to.address[l] &= 0xffffffffu;
+        if (to.address[l] & (c.bytes - 1)) {
+            misaligned(w, "shared", to.address[l], c.bytes, l);
+        }
+        if ((reading >> l & 1) && (from.address[l] & (c.bytes - 1))) {
+            misaligned(w, "global", from.address[l], c.bytes, l);
+        }
+        to.host[l] = w.cluster->shared(w, static_cast<uint32_t>(to.address[l]), c.bytes, l);
+        from.host[l] = reinterpret_cast<uint8_t*>(from.address[l]);
+        full &= size && size[l] != c.bytes ? ~(1u << l) : kAllLanes;
+    });
+    if (w.counting) {
+        for_lanes(reading, [&](int l) { w.counters->async_load(from.address[l], size ? size[l] : c.bytes); });
+    }
+    check::AsyncOp race;
+    if (!w.checks) {
+        return race;
+    }
+    LaunchChecks& all = *checks_of(*w.launch);
+    ClusterChecks& mine = *checks_of(*w.cluster);
+    if (all.allocations) {
+        if (full && !all.allocations->check(mine.cache, from.address, full, c.bytes, false)) {
+            throw all.allocations->fault(all.info, site_of(w, w.here(), -1), from.address, full, c.bytes, false);
+        }
+        for_lanes(reading & ~full, [&](int l) { check_global_range(w, w.here(), from.address[l], size[l], false, l); });
+    }
+    for_lanes(active, [&](int l) { check_shared_written(*w.cluster, static_cast<uint32_t>(to.address[l]), c.bytes); });
+    if (check::ClusterRaces* races = mine.races.get()) {
+        State& s = state(w);
+        if (!s.opened) {
+            races->open(s.channel);
+            s.opened = true;
+        }
+        race = races->begin(w.agent, s.channel, w.here(), check::Proxy::Generic);
+        uint32_t address[kLanes];
+        for (int l = 0; l < kLanes; ++l) {
+            address[l] = static_cast<uint32_t>(to.address[l]);
+        }
+        races->shared(race, check::Op::Write, address, active, c.bytes);
+        if (full) {
+            races->global(race, check::Op::Read, from.address, full, c.bytes);
+        }
+        for_lanes(reading & ~full, [&](int l) { races->global_range(race, check::Op::Read, from.address[l], size[l]); });
+    }
+    return race;
+}
 
 void cp_async(Warp& w, const Instr& i, uint32_t active) {
     const auto& c = *static_cast<const Copy*>(i.ext);
@@ -78,26 +141,8 @@ void cp_async(Warp& w, const Instr& i, uint32_t active) {
             });
         }
     }
-    std::shared_ptr<void> watched;
-    {
-        // The checks of an asynchronous copy differ from those of loads and stores: they know the operation.
-        WatchedCopy scope(w, watched, reading);
-        resolve(w, c.to, Touch::store, active, c.bytes, nullptr, to);
-        if (reading) {
-            uint32_t full = reading;
-            if (c.source_bytes != kNoRef) {
-                const uint32_t* n = w.u32(c.source_bytes);
-                for_lanes(reading, [&](int l) { full &= n[l] == c.bytes ? ~0u : ~(1u << l); });
-            }
-            // Partial reads are checked lane by lane below their size: only full ones share an access.
-            if (full) {
-                resolve(w, c.from, Touch::load, full, c.bytes, nullptr, from);
-            }
-            if (full != reading) {
-                resolve_partial(w, c.from, reading & ~full, w.u32(c.source_bytes), from);
-            }
-        }
-    }
+    const uint32_t* size = c.source_bytes == kNoRef ? nullptr : w.u32(c.source_bytes);
+    check::AsyncOp race = watch(w, c, active, reading, size, to, from);
     uint32_t rest = active;
     while (rest) {
         const uint64_t group = s.committed[__builtin_ctz(rest)];
@@ -107,7 +152,8 @@ void cp_async(Warp& w, const Instr& i, uint32_t active) {
         op->pc = w.here();
         op->bytes = static_cast<uint8_t>(c.bytes);
         op->group = group;
-        op->watched = watched;
+        op->race = race;
+        race.channel = nullptr;  // lanes of another group share the record, not its end
         for_lanes(rest, [&](int l) {
             if (s.committed[l] != group) {
                 return;
@@ -116,7 +162,7 @@ void cp_async(Warp& w, const Instr& i, uint32_t active) {
             op->to[l] = to.host[l];
             const bool reads = reading >> l & 1;
             op->from[l] = reads ? from.host[l] : nullptr;
-            op->read[l] = static_cast<uint8_t>(!reads ? 0 : c.source_bytes == kNoRef ? c.bytes : w.u32(c.source_bytes)[l]);
+            op->read[l] = static_cast<uint8_t>(!reads ? 0 : size ? size[l] : c.bytes);
             op->number[l] = s.issued[l]++;
         });
         rest &= ~op->lane_mask;
@@ -143,8 +189,8 @@ bool finish_copies(Warp& w, uint32_t lanes, F due) {
             pending = true;
             w.cluster->async.finish(*w.cluster, op);
         }
-        if (op.watched) {
-            observe_copy_waited(w, op.watched.get());
+        if (op.race.channel) {
+            races_of(*w.cluster)->wait(w.agent, *op.race.channel, op.race.epoch);
         }
         s.unwaited.erase(s.unwaited.begin() + static_cast<std::ptrdiff_t>(k));
     }

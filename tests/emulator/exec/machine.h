@@ -327,6 +327,7 @@ struct LaunchRequest {
   uint64_t dynamic_shared = 0;
   std::vector<uint8_t> arguments;  // laid out as kernel_parameters() says
   bool cooperative = false;
+  uint64_t grid_workspace = 0;     // %envreg1 (high) and %envreg2: {u32 bytes, u32 barrier} for grid-wide barriers
   Options options;
   std::function<void(const std::string&)> print;  // vprintf output; stdout when empty
 };

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "exec/checks.h"
 #include "exec/program.h"
 
 namespace emu {
@@ -130,6 +131,30 @@ void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t 
     for_lanes(active, [&](int l) { r.host[l] = host[l]; });
 }
 
+void acquired(Warp& w, const MemoryOp& m, bool atomic, uint32_t active, const Resolved& r) {
+    if (!m.strong || !(w.checks & kCheckRaces)) {
+        return;
+    }
+    if (m.space == Space::shared || m.space == Space::global) {
+        check_acquired(w, m, atomic, m.space, r.address, active);
+    } else if (m.space == Space::none) {
+        uint64_t address[kLanes];
+        uint32_t global = 0, shared = 0;
+        for (int l = 0; l < kLanes; ++l) {
+            const uint64_t window = r.address[l] >> 52;
+            global |= static_cast<uint32_t>(window == 0) << l;
+            shared |= static_cast<uint32_t>(window == 1) << l;
+            address[l] = window == 1 ? r.address[l] & 0xffffffffu : r.address[l];
+        }
+        if (global & active) {
+            check_acquired(w, m, atomic, Space::global, address, global & active);
+        }
+        if (shared & active) {
+            check_acquired(w, m, atomic, Space::shared, address, shared & active);
+        }
+    }
+}
+
 MemoryOp decode_memory(const ptx::Statement& s, DecodeContext& c, const Operand& address, std::initializer_list<std::string_view> more) {
     MemoryOp m;
     for (size_t k = 1; k < s.parts.size(); ++k) {
@@ -144,7 +169,10 @@ MemoryOp decode_memory(const ptx::Statement& s, DecodeContext& c, const Operand&
             m.space = Space::constant;
         } else if (p == "param" || p == "param::entry" || p == "param::func") {
             m.space = Space::param;
-        } else if (p == "volatile" || p == "relaxed" || p == "mmio") {
+        } else if (p == "volatile") {
+            m.strong = true;
+            m.scope = 3;
+        } else if (p == "relaxed" || p == "mmio") {
             m.strong = true;
         } else if (p == "acquire") {
             m.strong = m.acquire = true;
@@ -259,6 +287,7 @@ void ld(Warp& w, const Instr& i, uint32_t active) {
     resolve(w, m, Touch::load, active, static_cast<uint32_t>(m.bytes) * m.count, nullptr, r);
     w.hint |= m.strong;
     load_elements(w, m, active, r);
+    acquired(w, m, false, active, r);
 }
 
 template <class T, class P>

@@ -33,6 +33,9 @@ struct Resolved {
 // Host pointers of the active lanes after all checks; `values` as in observe_access.
 void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r);
 
+// After a strong access was performed: what it read may be an acquire.
+void acquired(Warp& w, const MemoryOp& m, bool atomic, uint32_t active, const Resolved& r);
+
 // The host address behind one generic address.
 uint8_t* resolve_generic(Warp& w, uint64_t address, uint64_t bytes, int lane);
 

@@ -58,6 +58,9 @@ constexpr SpecialRegister kSpecials[] = {
     {"%reserved_smem_offset_end", kSpecReservedShared, false},
     {"%reserved_smem_offset_cap", kSpecReservedShared, false},
     {"%current_graph_exec", kSpecGraph, true},
+    {"%envreg0", kSpecZero, false},
+    {"%envreg1", kSpecWorkspaceHigh, false},
+    {"%envreg2", kSpecWorkspaceLow, false},
 };
 
 Class class_of(const ptx::Statement& s) {

@@ -64,7 +64,8 @@ enum SpecialWord : uint32_t {
     kSpecClusterSize = 1024, kSpecLaneEq = 1056, kSpecLaneLe = 1088, kSpecLaneLt = 1120, kSpecLaneGe = 1152,
     kSpecLaneGt = 1184, kSpecDynamicShared = 1216, kSpecTotalShared = 1248, kSpecZero = 1280, kSpecWarpSize = 1312,
     kSpecReservedShared = 1344, kSpecSharedBase = 1376, kSpecParamBase = 1408 /* wide */, kSpecSharedBase64 = 1472 /* wide */,
-    kSpecGraph = 1536 /* wide */, kSpecExplicitCluster = 1600, kSpecWords = 1632
+    kSpecGraph = 1536 /* wide */, kSpecExplicitCluster = 1600, kSpecWorkspaceHigh = 1632,
+    kSpecWorkspaceLow = 1664, kSpecWords = 1696
 };
 
 // Assigns words to a function's registers, sharing words between registers that are never live together.

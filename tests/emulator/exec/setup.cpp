@@ -70,6 +70,8 @@ void specials(Warp& w) {
     fill64(s, kSpecSharedBase64, cta.shared_base);
     fill64(s, kSpecParamBase, reinterpret_cast<uint64_t>(launch.argument_base));
     fill64(s, kSpecGraph, 0);
+    fill(s, kSpecWorkspaceHigh, static_cast<uint32_t>(launch.request->grid_workspace >> 32));
+    fill(s, kSpecWorkspaceLow, static_cast<uint32_t>(launch.request->grid_workspace));
     fill(s, kSpecExplicitCluster, launch.cluster.count() > 1);
 }
 
