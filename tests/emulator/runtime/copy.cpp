@@ -34,7 +34,7 @@ void check_end(const char* call, const void* pointer, size_t bytes, bool device)
         return;
     }
     if (device || allocations().find(address, 1)) {
-        throw Fault(cudaErrorInvalidValue, std::string(call) + " of " + std::to_string(bytes) +
+        throw Fault(cudaErrorInvalidValue, std::string(call) + " " + std::to_string(bytes) +
                                                " bytes at " + pointer_text(pointer) + ": " +
                                                allocations().nearest(address, bytes));
     }
@@ -210,7 +210,8 @@ void run_fill(const FillWork& f) {
         throw Fault(cudaErrorInvalidValue, "memset element of " + std::to_string(f.element) +
                                                " bytes, allowed are 1, 2, 4");
     }
-    check_end("memset", f.to, span(f.width * f.element, f.height, f.depth, f.pitch, f.slice), true);
+    check_end("memset of", f.to, span(f.width * f.element, f.height, f.depth, f.pitch, f.slice),
+              true);
     for (size_t z = 0; z < f.depth; ++z) {
         for (size_t y = 0; y < f.height; ++y) {
             char* row = static_cast<char*>(f.to) + z * f.slice + y * f.pitch;

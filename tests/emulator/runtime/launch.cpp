@@ -42,7 +42,7 @@ int max_threads(Kernel& kernel) {
     return bound ? static_cast<int>(std::min<uint32_t>(bound, kThreadsPerBlock)) : kThreadsPerBlock;
 }
 
-// PTX does not tell what ptxas would allocate: the most that the launch bounds leave room for, 40
+// PTX does not tell what ptxas would allocate: the most that the launch bounds leave room for, 32
 // without bounds.
 int registers_of(Kernel& kernel) {
     const ptx::Function* function = image_of(*kernel.binary)->module->function(kernel.name);
@@ -51,7 +51,7 @@ int registers_of(Kernel& kernel) {
     }
     const uint32_t bound = facts_of(kernel).max_threads;
     if (bound == 0) {
-        return 40;
+        return 32;
     }
     const uint32_t ctas = function ? std::max<uint32_t>(function->min_ctas, 1) : 1;
     return static_cast<int>(std::clamp<uint32_t>(
@@ -137,6 +137,20 @@ uint32_t check_bits(const check::Config& c) {
            (c.aligned ? kCheckAligned : 0u) | (c.async ? kCheckAsync : 0u) |
            (c.tmem ? kCheckTmem : 0u);
 }
+
+// What cooperative_groups' grid.sync() counts in.
+class GridWorkspace {
+  public:
+    GridWorkspace() {
+        allocations().add(address(), sizeof words_, check::MemoryKind::Device, "grid workspace");
+    }
+    ~GridWorkspace() { allocations().remove(address()); }
+    GridWorkspace(const GridWorkspace&) = delete;
+    uint64_t address() const { return reinterpret_cast<uint64_t>(words_); }
+
+  private:
+    alignas(256) uint32_t words_[2] = {sizeof words_, 0};
+};
 
 Dim3 machine_dim(const dim3& d) {
     return {d.x, d.y, d.z};
@@ -251,6 +265,8 @@ void run_kernel(const KernelWork& work) {
     request.print = [](const std::string& text) {
         std::fwrite(text.data(), 1, text.size(), stdout);
     };
+    const GridWorkspace workspace;
+    request.grid_workspace = work.config.cooperative ? workspace.address() : 0;
     const LaunchResult result = exec::launch(request);
     if (!s.report.empty()) {
         write_report(kernel, work.config, static_shared(kernel), result);
