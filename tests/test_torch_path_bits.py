@@ -27,6 +27,18 @@ def test_equal_bits_from_run_to_run(case: Case) -> None:
             assert torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_autocast_changes_nothing(dtype: str) -> None:
+    x = build(Case("autocast", dtype=dtype, softcap=20.0, bias="bhqk"))
+    out, lse = forward(x.q, x.k, x.v, x.problem)
+    plain = (out, lse, *backward(x.dout, x.dlse, x.q, x.k, x.v, out, lse, x.problem))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, lse = forward(x.q, x.k, x.v, x.problem)
+        inside = (out, lse, *backward(x.dout, x.dlse, x.q, x.k, x.v, out, lse, x.problem))
+    for a, b in zip(plain, inside, strict=True):
+        assert a is b or torch.equal(a, b)
+
+
 INVARIANT = [
     Case("plain"),
     Case("features", softcap=20.0, alibi="heads", sink=True, bias="11qk"),

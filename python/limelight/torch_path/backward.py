@@ -12,7 +12,7 @@ from limelight.problem import AttentionProblem
 from limelight.torch_path import fused
 from limelight.torch_path.forward import is_fp8, make_context
 from limelight.torch_path.plan import Group, make_plan
-from limelight.torch_path.scores import TileContext, bias_slices
+from limelight.torch_path.scores import TileContext, bias_slices, without_autocast
 from limelight.torch_path.tokens import Span
 
 _INF = float("inf")
@@ -58,13 +58,14 @@ def backward(
     plan = make_plan(q, k, problem)
     context = make_context(q, k, problem, plan)
     run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink)
-    for group in plan.groups:
-        if dlse is None and fused.serves(q, k, v, problem, plan, group):
-            run.fused_group(group)
-        else:
-            for rows in plan.row_blocks(group):
-                run.row_block(group, rows)
-    return run.gradients()
+    with without_autocast(q.device):
+        for group in plan.groups:
+            if dlse is None and fused.serves(q, k, v, problem, plan, group):
+                run.fused_group(group)
+            else:
+                for rows in plan.row_blocks(group):
+                    run.row_block(group, rows)
+        return run.gradients()
 
 
 class _Run:

@@ -9,7 +9,7 @@ from torch import Tensor
 from limelight.problem import AttentionProblem
 from limelight.torch_path import fused
 from limelight.torch_path.plan import Group, Plan, make_plan
-from limelight.torch_path.scores import TileContext, compute_dtype
+from limelight.torch_path.scores import TileContext, compute_dtype, without_autocast
 from limelight.torch_path.tokens import Span
 
 _INF = float("inf")
@@ -26,6 +26,11 @@ def forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple
     sequence, has O = 0 and LSE = -inf (with a sink, too). Extra memory: one tile of scores,
     whatever the sequence lengths. No host synchronisation on a GPU.
     """
+    with without_autocast(q.device):
+        return _forward(q, k, v, problem)
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple[Tensor, Tensor]:
     plan = make_plan(q, k, problem)
     context = make_context(q, k, problem, plan)
     # Tokens come first here so that one Tokens object serves q, out and lse; packed targets have
