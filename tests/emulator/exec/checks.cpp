@@ -28,7 +28,7 @@ LaunchChecks::LaunchChecks(Launch& launch)
         shadow = std::make_unique<check::GlobalShadow>(info, allocations);
     }
     if (allocations != nullptr && arguments != 0) {
-        allocations->add(arguments, std::max<size_t>(launch.arguments.size(), 1),
+        allocations->add(arguments, std::max<size_t>(launch.request->arguments.size(), 1),
                          check::MemoryKind::Parameter, "kernel parameters", true);
     }
 }
@@ -60,6 +60,25 @@ check::Location LaunchChecks::locate(uint32_t pc) const {
         at.source_line = s.source.line;
     }
     return at;
+}
+
+void LaunchChecks::unwritten(Fault fault) {
+    const std::lock_guard lock(mutex_);
+    if (!unwritten_) {
+        unwritten_ = std::make_unique<Fault>(std::move(fault));
+    }
+}
+
+Fault LaunchChecks::explain(const Fault& fault) {
+    const std::lock_guard lock(mutex_);
+    return unwritten_ && fault.text.rfind("data race", 0) != 0 ? *unwritten_ : fault;
+}
+
+void LaunchChecks::settle() {
+    const std::lock_guard lock(mutex_);
+    if (unwritten_) {
+        throw Fault(*unwritten_);
+    }
 }
 
 void checks_begin(Launch& launch) {
@@ -102,6 +121,9 @@ void checks_begin(Cluster& cluster) {
 }
 
 void checks_end(Cluster& cluster) {
+    if (LaunchChecks* all = checks_of(*cluster.launch)) {
+        all->settle();
+    }
     if (check::ClusterRaces* races = races_of(cluster);
         races != nullptr && (cluster.launch->options.checks & kCheckAsync)) {
         races->at_exit();
@@ -149,8 +171,12 @@ void check_shared_read(Warp& warp, uint32_t pc, uint32_t address, uint64_t bytes
     const int64_t bad =
         c->init[address >> kRankShift].first_unwritten(address & kSharedOffsetMask, bytes);
     if (bad >= 0) {
-        throw check::InitMap::fault(info_of(warp), site_of(warp, pc, -1),
-                                    static_cast<uint64_t>(bad), 1);
+        Fault fault = check::InitMap::fault(info_of(warp), site_of(warp, pc, -1),
+                                            static_cast<uint64_t>(bad), 1);
+        if (!c->races) {
+            throw fault;
+        }
+        checks_of(*warp.launch)->unwritten(std::move(fault));
     }
 }
 

@@ -23,6 +23,18 @@ struct LaunchChecks : check::SourceMap {
     check::Allocations* allocations;  // nullptr: bounds are not checked
     uint64_t arguments;
     std::unique_ptr<check::GlobalShadow> shadow;
+
+    // A read of shared memory that nobody wrote is kept until the kernel shows its cause: when a
+    // later write proves to race with the read, that race is the better report.
+    void unwritten(Fault fault);
+    // What to report when this fault ends the launch.
+    Fault explain(const Fault& fault);
+    // Throws the kept fault, if any.
+    void settle();
+
+  private:
+    std::mutex mutex_;
+    std::unique_ptr<Fault> unwritten_;
 };
 
 struct ClusterChecks {

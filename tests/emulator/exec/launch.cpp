@@ -135,7 +135,8 @@ void drive(Work& work, HostThread& host, uint64_t resident_limit) {
             }
         }
     } catch (const Fault& f) {
-        work.failed(f);
+        LaunchChecks* checks = checks_of(work.launch);
+        work.failed(checks != nullptr ? checks->explain(f) : f);
     } catch (const std::exception& e) {
         work.failed(Fault(fault::kLaunchFailure, std::string("emulator: ") + e.what()));
     }
@@ -262,7 +263,7 @@ LaunchResult launch(const LaunchRequest& request) {
         const uint64_t resident = std::max<uint64_t>(1, request.cooperative ? work.clusters : static_cast<uint64_t>(std::max(1, request.options.sm_count)) * 4);
         std::vector<HostThread> hosts(threads);
         for (HostThread& h : hosts) {
-            h.executed.assign(launch.program->code.size() + 1, 0);
+            h.executed.assign(launch.program->code.size() + 1, Executed{});
         }
         std::vector<std::thread> pool;
         for (size_t k = 1; k < threads; ++k) {
@@ -276,7 +277,8 @@ LaunchResult launch(const LaunchRequest& request) {
             result.instructions += h.instructions;
             for (size_t pc = 0; pc < launch.program->sources.size(); ++pc) {
                 const Source& source = launch.program->sources[pc];
-                const uint64_t n = h.executed[pc];
+                const uint64_t n = h.executed[pc].threads;
+                h.counters.warp_instructions[static_cast<size_t>(source.kind)] += h.executed[pc].warps;
                 result.thread_instructions += n;
                 h.counters.thread_instructions[static_cast<size_t>(source.kind)] += n;
                 if (source.statement && source.statement->parts[0] == "ex2") {

@@ -38,6 +38,7 @@ struct Dim3 {
 };
 
 struct Warp;
+struct Executed;
 struct Cta;
 struct Cluster;
 struct Launch;
@@ -223,7 +224,7 @@ struct Warp {
   uint32_t checks = 0;      // bits of Check
   bool counting = false;    // costly counters wanted
   Counters* counters = nullptr;
-  uint64_t* executed = nullptr;  // thread-instructions by pc, of the host thread
+  struct Executed* executed = nullptr;  // by pc, of the host thread
 
   Cta* cta = nullptr;
   Cluster* cluster = nullptr;
@@ -274,6 +275,11 @@ struct Warp {
   bool regroup();                // chooses the group that runs; false when all wait or have exited
   [[noreturn]] void fail(int error, const std::string& text, int lane = -1);  // throws Fault with the position
   std::string where(uint32_t pc, int lane) const;  // "kernel k, block (1,0,0), thread (3,0,0), PTX line 44: ..., a.cu:12"
+};
+
+// How often an instruction was executed.
+struct Executed {
+  uint64_t threads = 0, warps = 0;
 };
 
 struct NamedBarrier {

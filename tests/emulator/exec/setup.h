@@ -11,7 +11,7 @@ namespace emu {
 // What a host thread of a launch owns.
 struct HostThread {
     Counters counters;
-    std::vector<uint64_t> executed;       // thread-instructions by pc
+    std::vector<Executed> executed;  // by pc
     uint64_t instructions = 0;            // of warps
 };
 

@@ -182,14 +182,15 @@ Warp::State Warp::run(uint32_t budget) {
         return state = live ? State::blocked : State::done;
     }
     const Instr* const program = code;
-    uint64_t* const counts = executed;
+    Executed* const counts = executed;
     while (budget_left > 0) {
         // Straight-line execution of one group.
         event = false;
         while (budget_left > 0) {
             const Instr& i = program[pc];
             const uint32_t active = mask & (preds[i.guard >> 1] ^ (0u - (i.guard & 1u)));
-            counts[pc] += static_cast<uint32_t>(__builtin_popcount(active));
+            counts[pc].threads += static_cast<uint32_t>(__builtin_popcount(active));
+            counts[pc].warps += 1;
             ++pc;
             --budget_left;
             if (active) {
