@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Results as JSON, as a table, and as a plot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from limelight.bench.cases import Case
+from limelight.bench.harness import Measurement, ratios
+
+SCHEMA = 1
+
+
+def new_report(gpu: dict[str, Any], clocks: dict[str, str]) -> dict[str, Any]:
+    """A report without results: where, when and by which command."""
+    return {
+        "schema": SCHEMA,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "gpu": gpu,
+        "clocks_before": clocks,
+        "results": [],
+    }
+
+
+def add_result(report: dict[str, Any], case: Case, measurements: list[Measurement]) -> None:
+    """Append one case."""
+    peak = report["gpu"].get("peak_tflops")
+    result = {
+        "case": case.as_dict(),
+        "flops": case.flops,
+        "peers": [m.as_dict(case, peak) for m in measurements],
+        "ratio_to_limelight": ratios(measurements),
+    }
+    report["results"].append(result)
+
+
+def write_json(report: dict[str, Any], path: Path) -> None:
+    """Write the report; an interrupted run leaves the previous file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(report, indent=1) + "\n")
+    partial.replace(path)
+
+
+def table(report: dict[str, Any]) -> str:
+    """One line per case and peer: time, TFLOP/s, share of the peak, and how much longer than
+    limelight it takes."""
+    lines = [f"{'case':46} {'peer':16} {'us':>10} {'TFLOP/s':>8} {'peak':>6} {'vs limelight':>13}"]
+    for result in report["results"]:
+        for peer in result["peers"]:
+            start = f"{result['case']['name']:46} {peer['peer']:16} "
+            if peer["error"]:
+                lines.append(f"{start}{'-':>10} {peer['error']}")
+                continue
+            ratio = result["ratio_to_limelight"].get(peer["peer"])
+            share = peer["fraction_of_peak"]
+            lines.append(
+                f"{start}{peer['median_us']:10.1f} {peer['tflops']:8.1f} "
+                f"{'' if share is None else format(share, '.0%'):>6} "
+                f"{'' if ratio is None else format(ratio, '.2f') + 'x':>13}"
+            )
+    return "\n".join(lines)
+
+
+def wrong(report: dict[str, Any], peer: str) -> list[str]:
+    """Names of the cases on which a peer was not timed, with the reason."""
+    return [
+        f"{result['case']['name']}: {entry['error']}"
+        for result in report["results"]
+        for entry in result["peers"]
+        if entry["peer"] == peer and entry["error"]
+    ]
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """TFLOP/s over seqlen, one panel per headdim and mask, one line per peer. Needs matplotlib."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    def panel(result: dict[str, Any]) -> tuple[str, int, bool]:
+        case = result["case"]
+        return case["direction"], case["headdim"], case["causal"]
+
+    panels = sorted({panel(result) for result in report["results"]})
+    columns = max(1, len(panels))
+    figure, axes = pyplot.subplots(1, columns, figsize=(4.2 * columns, 3.6), squeeze=False)
+    for axis, key in zip(axes[0], panels, strict=False):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for result in report["results"]:
+            if panel(result) == key:
+                for peer in result["peers"]:
+                    if peer["tflops"]:
+                        point = (result["case"]["seqlen"], peer["tflops"])
+                        lines.setdefault(peer["peer"], []).append(point)
+        for name, points in lines.items():
+            xs, ys = zip(*sorted(points), strict=True)
+            width = 2.5 if name == "limelight" else 1.2
+            axis.plot(xs, ys, marker="o", markersize=3, linewidth=width, label=name)
+        axis.set_xscale("log", base=2)
+        axis.set_ylim(bottom=0)
+        axis.set_title(f"{key[0]}, headdim {key[1]}, {'causal' if key[2] else 'full'}", fontsize=9)
+        axis.set_xlabel("seqlen (16k tokens)", fontsize=8)
+    axes[0][0].set_ylabel("TFLOP/s", fontsize=8)
+    axes[0][-1].legend(fontsize=7)
+    figure.suptitle(f"{report['gpu']['name']}, {report['date'][:10]}", fontsize=9)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

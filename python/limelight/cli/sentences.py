@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The sentences and questions of the demo."""
+
+SENTENCES = (
+    "Photosynthesis lets plants turn sunlight, water and carbon dioxide into sugar and oxygen.",
+    "The mitochondrion burns sugar to make the energy a cell lives on.",
+    "Penicillin was discovered when a mould killed the bacteria in a forgotten dish.",
+    "Vaccines teach the immune system to recognise a virus before it arrives.",
+    "Bread rises because yeast eats sugar and breathes out carbon dioxide.",
+    "Slice the onions thinly and fry them in butter until they are golden.",
+    "A good espresso takes about twenty-five seconds to run through the machine.",
+    "Rinse the rice until the water stays clear, then steam it for twelve minutes.",
+    "The Roman Empire in the west ended in the year 476.",
+    "Printing with movable type made books cheap and spread ideas across Europe.",
+    "The first people walked on the Moon in July 1969.",
+    "The Silk Road carried silk, paper and diseases between China and the Mediterranean.",
+    "Mortgage rates rise when the central bank raises its interest rate.",
+    "A bond pays a fixed coupon until it matures.",
+    "Inflation means that the same money buys fewer goods than before.",
+    "Diversifying a portfolio lowers risk without lowering the expected return.",
+    "The striker scored twice in the final minutes and the stadium erupted.",
+    "She trained at altitude for months before winning the marathon.",
+    "A tennis match is won by taking two or three sets, depending on the tournament.",
+    "Black holes bend light so strongly that nothing inside the horizon gets out.",
+    "Jupiter has more mass than all the other planets together.",
+    "Tides follow the Moon, whose gravity pulls on the oceans.",
+    "Water boils at a lower temperature on a mountain because the air is thinner.",
+    "Attention lets each word of a sentence look at every other word.",
+    "Graphics processors multiply large matrices thousands of threads at a time.",
+    "A compiler translates a program into instructions that the processor executes.",
+    "Encryption hides a message from everyone who does not hold the key.",
+    "Restart the router and wait until the light stops blinking.",
+    "The train to the coast leaves every morning at a quarter past seven.",
+    "Cats sleep for most of the day and hunt at dusk.",
+    "Bees tell each other where flowers are by dancing in the hive.",
+    "Rain is expected in the north, with sunshine returning on Sunday.",
+)
+
+QUESTIONS = (
+    "How do plants make their food?",
+    "Why do prices go up?",
+    "What keeps light from escaping a black hole?",
+    "My internet connection does not work.",
+    "How does a language model read text?",
+    "Who won the race?",
+)
