@@ -5,6 +5,7 @@ import pytest
 import torch
 from cases import Case, build
 from limelight.torch_path import apply_rotary, forward, gather_pages
+from limelight.torch_path.tokens import PackedTokens, Span
 from tolerance import assert_forward
 
 torch.set_num_threads(1)
@@ -91,3 +92,20 @@ def test_wild_table_entries_beyond_the_sequence() -> None:
         table[b, -(-n // 4) :] = torch.iinfo(torch.int32).max if b else -1
     out, lse = forward(x.q, x.k, x.v, x.problem)
     assert_forward(x, out, lse)
+
+
+@pytest.mark.parametrize("host", [None, [(3, 2), (0, 3)]])
+def test_packed_tokens_beyond_a_sequence_go_to_the_spare_row(
+    host: list[tuple[int, int]] | None,
+) -> None:
+    """Sequence 0 lies behind sequence 1, so overlong writes in either order would show."""
+    tokens = PackedTokens(torch.tensor([3, 0]), torch.tensor([2, 3]), 5, host)
+    tile = torch.arange(1.0, 9.0).view(2, 4)
+    target = torch.zeros(6)
+    tokens.write(target, Span(0, 2, 0, 4), tile)
+    assert target[:5].tolist() == [5, 6, 7, 1, 2]
+    tokens.add(target, Span(0, 2, 0, 4), tile)
+    assert target[:5].tolist() == [10, 12, 14, 2, 4]
+    read = tokens.read(target[:5], Span(0, 2, 0, 4))
+    assert read[0, :2].tolist() == [2, 4]
+    assert read[1, :3].tolist() == [10, 12, 14]

@@ -181,8 +181,6 @@ class _Run:
                 factor = keep.to(p.dtype) / (1.0 - problem.dropout_p)
                 kept, dp = p * factor, dp * factor
             ds = p * (dp - delta)
-            if visible is not None:
-                ds = ds.masked_fill(~visible[:, None, None], 0.0)
             self._add_bias(ds, rows, keys)
             if slope is not None:
                 ds = ds * slope
