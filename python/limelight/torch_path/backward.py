@@ -59,8 +59,10 @@ def backward(
     context = make_context(q, k, problem, plan)
     run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink)
     with without_autocast(q.device):
-        for group in plan.groups:
-            if dlse is None and fused.serves(q, k, v, problem, plan, group):
+        # The fused operator takes no gradient of LSE.
+        groups = plan.groups if dlse is not None else fused.groups(q, k, v, problem, plan)
+        for group in groups:
+            if dlse is None and fused.serves(q, k, v, problem, group):
                 run.fused_group(group)
             else:
                 for rows in plan.row_blocks(group):

@@ -39,8 +39,8 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tupl
     out_dtype = torch.bfloat16 if is_fp8(q.dtype) else q.dtype
     out = q.new_zeros((*tokens, q.shape[-2], v.shape[-1]), dtype=out_dtype)
     lse = q.new_full((*tokens, q.shape[-2]), -_INF, dtype=context.dtype)
-    for group in plan.groups:
-        if fused.serves(q, k, v, problem, plan, group):
+    for group in fused.groups(q, k, v, problem, plan):
+        if fused.serves(q, k, v, problem, group):
             whole = Span(group.first, group.last, 0, group.rows)
             tile, tile_lse = fused.forward(q, k, v, problem, plan, group)
             plan.q_tokens.write(out, whole, tile)

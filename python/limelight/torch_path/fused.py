@@ -34,9 +34,14 @@ def _available() -> bool:
         return False
 
 
-def serves(
-    q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, plan: Plan, group: Group
-) -> bool:
+def groups(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, plan: Plan) -> list[Group]:
+    """The plan's groups, or the whole batch where the operator, with its own tiles, takes it."""
+    if plan.whole is not None and serves(q, k, v, problem, plan.whole):
+        return [plan.whole]
+    return plan.groups
+
+
+def serves(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, group: Group) -> bool:
     """Whether the fused operator computes this group."""
     return (
         q.device.type == "cpu"

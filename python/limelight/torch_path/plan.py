@@ -57,6 +57,7 @@ class Plan:
     lengths_k: Tensor
     leftpad: Tensor | None
     groups: list[Group]
+    whole: Group | None  # the batch as one exact group, if all its sequences are alike
     block_rows: int
     block_keys: int
     aligned: bool  # key blocks start at multiples of block_keys and tiles are padded to full size
@@ -147,6 +148,9 @@ def make_plan(q: Tensor, k: Tensor, problem: AttentionProblem) -> Plan:
             groups.append(Group(first, last, extent_q, extent_k, 0, exact=False))
         else:
             groups += _host_groups(first, host[first:last], heads)
+    whole: Group | None = None
+    if host and all(x == host[0] for x in host):
+        whole = Group(0, batch, *host[0], exact=True)
     return Plan(
         batch=batch,
         q_tokens=q_tokens,
@@ -155,6 +159,7 @@ def make_plan(q: Tensor, k: Tensor, problem: AttentionProblem) -> Plan:
         lengths_k=lengths_k,
         leftpad=problem.leftpad_k,
         groups=groups,
+        whole=whole,
         block_rows=block_rows,
         block_keys=block_keys,
         aligned=problem.batch_invariant,
