@@ -61,7 +61,12 @@ def _run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) ->
 
 @functools.cache
 def emulator() -> Path:
-    """Path of build/emulator/libcudart.so.13, built or brought up to date first."""
+    """Path of build/emulator/libcudart.so.13, built or brought up to date first.
+
+    LIMELIGHT_EMULATOR_LIBRARY names one that is taken as it is.
+    """
+    if os.environ.get("LIMELIGHT_EMULATOR_LIBRARY"):
+        return Path(os.environ["LIMELIGHT_EMULATOR_LIBRARY"])
     folder = ROOT / "build" / "emulator-cmake"
     with _locked("emulator"):
         env = dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")

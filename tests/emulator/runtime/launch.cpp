@@ -46,16 +46,21 @@ int max_threads(Kernel& kernel) {
 // without bounds.
 int registers_of(Kernel& kernel) {
     const ptx::Function* function = image_of(*kernel.binary)->module->function(kernel.name);
-    if (function && function->max_registers) {
+    if (!function) {
+        throw Fault(cudaErrorInvalidDeviceFunction, "the PTX has no kernel " + kernel.name);
+    }
+    if (function->max_registers) {
         return static_cast<int>(function->max_registers);
     }
-    const uint32_t bound = facts_of(kernel).max_threads;
-    if (bound == 0) {
+    const auto& bounds =
+        function->max_threads[0] ? function->max_threads : function->required_threads;
+    if (bounds[0] == 0) {
         return 32;
     }
-    const uint32_t ctas = function ? std::max<uint32_t>(function->min_ctas, 1) : 1;
-    return static_cast<int>(std::clamp<uint32_t>(
-        kRegistersPerSm / (std::max<uint32_t>(bound, 32) * ctas) / 8 * 8, 16, 255));
+    const uint32_t threads = bounds[0] * std::max(bounds[1], 1u) * std::max(bounds[2], 1u);
+    const uint32_t room =
+        kRegistersPerSm / (std::max(threads, 32u) * std::max(function->min_ctas, 1u));
+    return static_cast<int>(std::clamp(room / 8 * 8, 16u, 255u));
 }
 
 int resident_blocks(Kernel& kernel, int threads, size_t dynamic) {
