@@ -6,8 +6,9 @@
 namespace limelight {
 
 // Online softmax in base 2 over the accumulators of mma.m16n8: a thread holds rows g and g + 8 of
-// each m16 tile. row_sum is this thread's part until finish(); it adds the P that was rounded for
-// the second GEMM, so that the rounding of P cancels between numerator and denominator.
+// each m16 tile. O is normalised by the sum of the P that was rounded for the second GEMM, so that
+// its rounding cancels; lse comes from the unrounded sum, so that exp(S - lse) adds up to one in
+// the backward pass. Both sums are this thread's part until finish().
 template <class Element, int kTilesM, int kTilesN>
 struct OnlineSoftmax {
     static constexpr int kRows = 2 * kTilesM;
@@ -15,13 +16,14 @@ struct OnlineSoftmax {
     using Probabilities = uint32_t[kTilesM][kTilesN / 2][4];  // A fragments of the P V GEMM
 
     float row_max[kRows];
-    float row_sum[kRows];
+    float rounded_sum[kRows];
+    float exact_sum[kRows];
 
     LIMELIGHT_DEVICE OnlineSoftmax() {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
             row_max[r] = -INFINITY;
-            row_sum[r] = 0.0f;
+            rounded_sum[r] = exact_sum[r] = 0.0f;
         }
     }
 
@@ -38,7 +40,8 @@ struct OnlineSoftmax {
             largest = quad_max(largest);
             shrink[r] = exp2_approx(row_max[r] * scale - base(largest, scale));
             row_max[r] = largest;
-            row_sum[r] *= shrink[r];
+            rounded_sum[r] *= shrink[r];
+            exact_sum[r] *= shrink[r];
         }
     }
 
@@ -53,11 +56,12 @@ struct OnlineSoftmax {
         for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll
             for (int r = 0; r < kRows; ++r) {
-                const uint32_t pair =
-                    pack2(exp2_approx(s[r / 2][n][r % 2 * 2] * scale - top[r]),
-                          exp2_approx(s[r / 2][n][r % 2 * 2 + 1] * scale - top[r]), Element{});
+                const float p0 = exp2_approx(s[r / 2][n][r % 2 * 2] * scale - top[r]);
+                const float p1 = exp2_approx(s[r / 2][n][r % 2 * 2 + 1] * scale - top[r]);
+                const uint32_t pair = pack2(p0, p1, Element{});
                 const float2 rounded = unpack2(pair, Element{});
-                row_sum[r] += rounded.x + rounded.y;
+                rounded_sum[r] += rounded.x + rounded.y;
+                exact_sum[r] += p0 + p1;
                 p[r / 2][n / 2][2 * (n % 2) + r % 2] = pair;
             }
         }
@@ -74,14 +78,14 @@ struct OnlineSoftmax {
                                  float (&lse)[kRows]) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            const float sum = quad_sum(row_sum[r]);
+            const float exact = quad_sum(exact_sum[r]);
             const float base = row_max[r] * scale;
-            const bool empty = row_max[r] == -INFINITY && sum == 0.0f;  // a NaN row keeps its NaN
+            const bool empty = row_max[r] == -INFINITY && exact == 0.0f;  // a NaN row keeps its NaN
             const float top = fmaxf(base, sink);
             const float weight = exp2_approx(base - top);
-            const float total = sum * weight + exp2_approx(sink - top);
-            shrink[r] = empty ? 0.0f : weight / total;
-            lse[r] = empty ? -INFINITY : (top + log2f(total)) * kLn2;
+            const float sink_weight = exp2_approx(sink - top);
+            shrink[r] = empty ? 0.0f : weight / (quad_sum(rounded_sum[r]) * weight + sink_weight);
+            lse[r] = empty ? -INFINITY : (top + log2f(exact * weight + sink_weight)) * kLn2;
         }
     }
 };

@@ -33,9 +33,9 @@ struct FwdTile {
 constexpr FwdTile kFwdTiles[] = {
     // headdim  tiles           scores            block_q  block_kv  warps  stages
     {32,        Tiles::kLarge,  Scores::kPlain,   128,     64,       4,     1},
-    {64,        Tiles::kLarge,  Scores::kPlain,   128,     64,       4,     1},
-    {96,        Tiles::kLarge,  Scores::kPlain,   128,     64,       4,     1},
-    {128,       Tiles::kLarge,  Scores::kPlain,   128,     32,       4,     2},
+    {64,        Tiles::kLarge,  Scores::kPlain,   128,     48,       4,     1},
+    {96,        Tiles::kLarge,  Scores::kPlain,   128,     32,       4,     1},
+    {128,       Tiles::kLarge,  Scores::kPlain,   128,     32,       4,     1},
     {192,       Tiles::kLarge,  Scores::kPlain,   128,     64,       8,     1},
     {256,       Tiles::kLarge,  Scores::kPlain,   128,     64,       8,     1},
     {32,        Tiles::kLarge,  Scores::kChange,  128,     64,       4,     1},
@@ -45,8 +45,8 @@ constexpr FwdTile kFwdTiles[] = {
     {192,       Tiles::kLarge,  Scores::kChange,  128,     64,       8,     1},
     {256,       Tiles::kLarge,  Scores::kChange,  128,     64,       8,     1},
     {32,        Tiles::kSmall,  Scores::kPlain,   128,     64,       4,     1},
-    {64,        Tiles::kSmall,  Scores::kPlain,   128,     64,       4,     1},
-    {96,        Tiles::kSmall,  Scores::kPlain,   128,     64,       4,     1},
+    {64,        Tiles::kSmall,  Scores::kPlain,   128,     48,       4,     1},
+    {96,        Tiles::kSmall,  Scores::kPlain,   128,     32,       4,     1},
     {128,       Tiles::kSmall,  Scores::kPlain,   128,     32,       4,     1},
     {192,       Tiles::kSmall,  Scores::kPlain,   64,      64,       4,     1},
     {256,       Tiles::kSmall,  Scores::kPlain,   64,      64,       4,     1},
