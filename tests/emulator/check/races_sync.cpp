@@ -173,6 +173,9 @@ void ClusterRaces::finish(const AsyncOp& op) {
         channel.carried.join(*op.known);
         channel.carried.c.raise(op.issuer, op.issuer_epoch);
     }
+    if (op.epoch <= channel.done) {
+        return;  // a copy whose lanes complete one after the other
+    }
     const uint32_t ahead = op.epoch - channel.done - 1;
     if (ahead >= channel.completed.size()) {
         channel.completed.resize(ahead + 1, 0);

@@ -138,7 +138,13 @@ bool Warp::regroup() {
     for (size_t k = 0; k < others.size(); ++k) {
         Group& g = others[k];
         if (g.wait.ready == never && (g.wait.a & live & ~g.mask) == 0) {
-            g.wait = Wait{};  // who was missing has exited
+            // Who was missing has exited: .sync waits for the others alone, .aligned asks for the whole warp.
+            const ptx::Statement* s = launch->program->sources[g.pc].statement;
+            if (s != nullptr && s->has("aligned")) {
+                pc = g.pc + 1;
+                observe_divergent(*this, g.mask, static_cast<uint32_t>(g.wait.a));
+            }
+            g.wait = Wait{};
         }
         if (!others[k].wait.ready || ready(*this, others[k])) {
             if (best == others.size() || before(others[k], others[best])) {
