@@ -32,6 +32,12 @@ def forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple[Tensor, Tensor]:
     plan = make_plan(q, k, problem)
+    groups = fused.groups(q, k, v, problem, plan)
+    dense = problem.cu_seqlens_q is None and groups[:1] == [plan.whole]
+    if dense and groups[0].rows == q.shape[1] and fused.serves(q, k, v, problem, groups[0]):
+        # One group, and no rows beyond it that would have to be filled in.
+        out, lse = fused.forward(q, k, v, problem, plan, groups[0])
+        return out.contiguous(), lse.transpose(1, 2).contiguous()
     context = make_context(q, k, problem, plan)
     # Tokens come first here so that one Tokens object serves q, out and lse; packed targets have
     # one spare row.
@@ -39,7 +45,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tupl
     out_dtype = torch.bfloat16 if is_fp8(q.dtype) else q.dtype
     out = q.new_zeros((*tokens, q.shape[-2], v.shape[-1]), dtype=out_dtype)
     lse = q.new_full((*tokens, q.shape[-2]), -_INF, dtype=context.dtype)
-    for group in fused.groups(q, k, v, problem, plan):
+    for group in groups:
         if fused.serves(q, k, v, problem, group):
             whole = Span(group.first, group.last, 0, group.rows)
             tile, tile_lse = fused.forward(q, k, v, problem, plan, group)
