@@ -119,6 +119,7 @@ struct Cvt {
     Type d, s;
     Mode mode;
     int register_bytes;  // of the destination: results narrower than it are extended
+    bool wide_in;        // the source register has 64 bits, whatever the type
 };
 
 // Extends an integer result to the register and cuts 16-bit registers.
@@ -133,7 +134,7 @@ uint64_t extend(const Cvt& c, uint64_t v) {
 
 void cvt_any(Warp& w, const Instr& i, uint32_t active) {
     const auto& c = *static_cast<const Cvt*>(i.ext);
-    const bool wide_in = ptx::bytes_of(c.s) == 8, wide_out = c.register_bytes == 8;
+    const bool wide_in = c.wide_in, wide_out = c.register_bytes == 8;
     for_lanes(active, [&](int l) {
         const uint64_t bits = wide_in ? w.u64(i.r[1])[l] : w.u32(i.r[1])[l];
         uint64_t r;
@@ -467,16 +468,14 @@ Instr decode_cvt(const ptx::Statement& s, DecodeContext& c) {
     i.r[0] = c.target(c.operand(0), stored);
     const int source_width = c.width_of(c.operand(1));
     i.r[1] = c.source(c.operand(1), source_width == 8 && ptx::bytes_of(from) < 8 ? Type::b64 : from);
-    if (source_width == 8 && ptx::bytes_of(from) < 8) {
-        c.fail("source register is wider than the type");
-    }
     if (ptx::is_float(from) && ptx::is_float(d) && !m.rounded) {
         m.round = Round::rn;
     }
-    i.run = fast(d, from, m, register_bytes);
+    const bool wide_in = source_width == 8 || (source_width == 0 && ptx::bytes_of(from) == 8);
+    i.run = wide_in == (ptx::bytes_of(from) == 8) ? fast(d, from, m, register_bytes) : nullptr;
     if (!i.run) {
         i.run = cvt_any;
-        i.ext = c.own(Cvt{d, from, m, register_bytes});
+        i.ext = c.own(Cvt{d, from, m, register_bytes, wide_in});
     }
     return i;
 }

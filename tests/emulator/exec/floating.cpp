@@ -127,46 +127,7 @@ uint32_t packed(const Modifiers& m) {
     return static_cast<uint32_t>(m.round) | (m.ftz ? 8u : 0u) | (m.sat ? 16u : 0u);
 }
 
-// Directed rounding, one lane after another. small: round | ftz << 3 | sat << 4.
-template <class F>
-void directed32(Warp& w, const Instr& i, uint32_t active, F f) {
-    const auto round = static_cast<Round>(i.small & 7);
-    const bool ftz = i.small & 8, sat = i.small & 16;
-    each_active(w.u32(i.r[0]), active, [&](int l) {
-        auto in = [&](int r) {
-            const float x = std::bit_cast<float>(w.u32(i.r[r])[l]);
-            return ftz ? flush(x) : x;
-        };
-        float v = f(in, round);
-        v = ftz ? flush(v) : v;
-        return std::bit_cast<uint32_t>(sat ? saturate(v) : canonical(v));
-    });
-}
-
-void add_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f32_add(in(1), in(2), r); });
-}
-void sub_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f32_add(in(1), -in(2), r); });
-}
-void mul_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f32_mul(in(1), in(2), r); });
-}
-void fma_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f32_fma(in(1), in(2), in(3), r); });
-}
-// A quotient or root of floats is never so near to a float that rounding to double first would matter.
-void div_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f64_to_f32(static_cast<double>(in(1)) / in(2), r); });
-}
-void rcp_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f64_to_f32(1.0 / in(1), r); });
-}
-void sqrt_directed(Warp& w, const Instr& i, uint32_t active) {
-    directed32(w, i, active, [](auto in, Round r) { return num::f64_to_f32(std::sqrt(static_cast<double>(in(1))), r); });
-}
-
-// fp64 with the host's rounding mode set around one operation.
+// The host's rounding mode, set around operations on volatile values.
 class HostRounding {
   public:
     explicit HostRounding(Round r) : saved_(_mm_getcsr()) {
@@ -178,6 +139,51 @@ class HostRounding {
   private:
     unsigned saved_;
 };
+
+// Directed rounding, one lane after another. small: round | ftz << 3 | sat << 4.
+template <class F>
+void directed32(Warp& w, const Instr& i, uint32_t active, F f) {
+    const auto round = static_cast<Round>(i.small & 7);
+    const bool ftz = i.small & 8, sat = i.small & 16;
+    HostRounding scope(round);
+    each_active(w.u32(i.r[0]), active, [&](int l) {
+        volatile float in[4] = {};
+        for (int k = 1; k < 4; ++k) {
+            if (i.r[k] != kNoRef) {
+                const float x = std::bit_cast<float>(w.u32(i.r[k])[l]);
+                in[k] = ftz ? flush(x) : x;
+            }
+        }
+        volatile float result = f(in);  // volatile keeps the operation between the changes of mode
+        float v = result;
+        v = ftz ? flush(v) : v;
+        return std::bit_cast<uint32_t>(sat ? saturate(v) : canonical(v));
+    });
+}
+
+using Inputs = volatile float[4];
+
+void add_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return in[1] + in[2]; });
+}
+void sub_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return in[1] - in[2]; });
+}
+void mul_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return in[1] * in[2]; });
+}
+void fma_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return std::fma(in[1], in[2], in[3]); });
+}
+void div_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return in[1] / in[2]; });
+}
+void rcp_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return 1.0f / in[1]; });
+}
+void sqrt_directed(Warp& w, const Instr& i, uint32_t active) {
+    directed32(w, i, active, [](Inputs& in) { return std::sqrt(in[1]); });
+}
 
 enum class Op64 : uint32_t { add, sub, mul, fma, div, rcp, sqrt };
 

@@ -212,7 +212,7 @@ FunctionFacts facts(Image& image, const std::string& function) {
     FunctionFacts r{};
     r.static_shared = program->static_shared;
     r.local_bytes = program->local_bytes;
-    r.registers = 64;
+    r.registers = 32;
     r.max_threads = 1024;
     if (f.max_threads[0]) {
         r.max_threads = f.max_threads[0] * std::max(1u, f.max_threads[1]) * std::max(1u, f.max_threads[2]);
