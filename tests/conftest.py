@@ -8,6 +8,7 @@ torch path, except in tests that use the ``kernels`` fixture.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,8 @@ _load_plain = runtime._load
 
 
 def _load_on_emulator() -> tuple[Any, str]:
-    emulator_tools.emulator()  # builds it, or raises with the command that failed
+    if not os.environ.get("LIMELIGHT_EMULATOR_LIBRARY"):
+        emulator_tools.emulator()  # builds it, or raises with the command that failed
     with runtime.override(backend="emulator"):
         return _load_plain()
 
@@ -44,3 +46,6 @@ def kernels() -> Iterator[torch.device]:
         return
     with runtime.override(backend="emulator", fallback="error"):
         yield torch.device("cpu")
+    if runtime.emulator().cudaPeekAtLastError() != 0:
+        # A fault sticks to its context, as on a GPU; the next test starts with a new one.
+        runtime.emulator().cudaDeviceReset()

@@ -181,8 +181,9 @@ def build_problem(
         lengths = cu_seqlens_k.diff()
         seqused_k = lengths if seqused_k is None else torch.minimum(lengths, seqused_k)
         cu_seqlens_k = None
+    scale = (q.shape[-1] or 1) ** -0.5 if softmax_scale is None else float(softmax_scale)
     fields: dict[str, Any] = {
-        "softmax_scale": (q.shape[-1] or 1) ** -0.5 if softmax_scale is None else float(softmax_scale),
+        "softmax_scale": scale,
         "max_seqlen_q": max_seqlen_q,
         "max_seqlen_k": max_seqlen_k,
         "causal": causal is True or bool(causal),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The compiled extension, the environment's settings, and what devices can do.
 
-LIMELIGHT_BACKEND    auto (default) | torch (never a kernel) | emulator (CPU tensors are on a device)
+LIMELIGHT_BACKEND    auto (default) | torch (no kernel) | emulator (CPU tensors are on a device)
 LIMELIGHT_FALLBACK   warn (default: once per distinct reason) | error | silent
 LIMELIGHT_CHECK      1: read lengths and tables on the GPU before a call, which waits for it | 0
 LIMELIGHT_EMULATOR_ARCH     sm_80 (default) | sm_86 | sm_89 | sm_90a | sm_100a | sm_120a
