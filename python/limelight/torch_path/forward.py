@@ -15,7 +15,9 @@ from limelight.torch_path.tokens import Span
 _INF = float("inf")
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple[Tensor, Tensor]:
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, *, tile_keys: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return (out, lse) of the call that problem describes.
 
     AttentionProblem states layouts and formulas.
@@ -24,17 +26,21 @@ def forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple
     heads_q, seqlen_q), or (heads_q, total_q) where cu_seqlens_q is given; fp32 (fp64 for fp64 q). A
     row whose scores are all -inf, because it sees no key, is masked by its bias, or lies beyond its
     sequence, has O = 0 and LSE = -inf (with a sink, too). Extra memory: one tile of scores,
-    whatever the sequence lengths. No host synchronisation on a GPU.
+    whatever the sequence lengths. No host synchronisation on a GPU. tile_keys: keys of a tile, for
+    studies of rounding; the default is what is fast.
     """
     with without_autocast(q.device):
-        return _forward(q, k, v, problem)
+        return _forward(q, k, v, problem, tile_keys)
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tuple[Tensor, Tensor]:
-    plan = make_plan(q, k, problem)
-    groups = fused.groups(q, k, v, problem, plan)
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, tile_keys: int | None
+) -> tuple[Tensor, Tensor]:
+    plan = make_plan(q, k, problem, tile_keys)
+    groups = plan.groups if tile_keys else fused.groups(q, k, v, problem, plan)
+    fusible = [tile_keys is None and fused.serves(q, k, v, problem, group) for group in groups]
     dense = problem.cu_seqlens_q is None and groups[:1] == [plan.whole]
-    if dense and groups[0].rows == q.shape[1] and fused.serves(q, k, v, problem, groups[0]):
+    if dense and groups[0].rows == q.shape[1] and fusible[0]:
         # One group, and no rows beyond it that would have to be filled in.
         out, lse = fused.forward(q, k, v, problem, plan, groups[0])
         return out.contiguous(), lse.transpose(1, 2).contiguous()
@@ -45,8 +51,8 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> tupl
     out_dtype = torch.bfloat16 if is_fp8(q.dtype) else q.dtype
     out = q.new_zeros((*tokens, q.shape[-2], v.shape[-1]), dtype=out_dtype)
     lse = q.new_full((*tokens, q.shape[-2]), -_INF, dtype=context.dtype)
-    for group in groups:
-        if fused.serves(q, k, v, problem, group):
+    for group, fuse in zip(groups, fusible, strict=True):
+        if fuse:
             whole = Span(group.first, group.last, 0, group.rows)
             tile, tile_lse = fused.forward(q, k, v, problem, plan, group)
             plan.q_tokens.write(out, whole, tile)

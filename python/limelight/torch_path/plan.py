@@ -92,8 +92,13 @@ def reads_lengths(q: Tensor) -> bool:
     return q.device.type == "cpu"
 
 
-def make_plan(q: Tensor, k: Tensor, problem: AttentionProblem) -> Plan:
-    """Plan a call; lengths are read to the host only where the tensors already are on the CPU."""
+def make_plan(
+    q: Tensor, k: Tensor, problem: AttentionProblem, tile_keys: int | None = None
+) -> Plan:
+    """Plan a call; lengths are read to the host only where the tensors already are on the CPU.
+
+    tile_keys: the most keys of a tile, instead of what is fast on the device.
+    """
     cu_q, cu_k, table = problem.cu_seqlens_q, problem.cu_seqlens_k, problem.block_table
     on_cpu = reads_lengths(q)
     batch = q.shape[0] if cu_q is None else cu_q.shape[0] - 1
@@ -137,7 +142,7 @@ def make_plan(q: Tensor, k: Tensor, problem: AttentionProblem) -> Plan:
         elements, most_keys = (
             (_CPU_ELEMENTS, _CPU_KEYS) if on_cpu else (_DEVICE_ELEMENTS, _DEVICE_KEYS)
         )
-        block_keys = max(min(extent_k, most_keys), 1)
+        block_keys = max(min(extent_k, most_keys if tile_keys is None else tile_keys), 1)
         most_rows = max(elements // (heads * block_keys) // 16 * 16, 16)
         block_rows = max(min(extent_q, most_rows), 1)
         together = max(elements // (heads * block_keys * block_rows), 1)
