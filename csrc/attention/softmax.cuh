@@ -79,12 +79,13 @@ struct OnlineSoftmax {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
             const float exact = quad_sum(exact_sum[r]);
+            const float rounded = quad_sum(rounded_sum[r]);
             const float base = row_max[r] * scale;
             const bool empty = row_max[r] == -INFINITY && exact == 0.0f;  // a NaN row keeps its NaN
             const float top = fmaxf(base, sink);
             const float weight = exp2_approx(base - top);
             const float sink_weight = exp2_approx(sink - top);
-            shrink[r] = empty ? 0.0f : weight / (quad_sum(rounded_sum[r]) * weight + sink_weight);
+            shrink[r] = empty ? 0.0f : weight / (rounded * weight + sink_weight);
             lse[r] = empty ? -INFINITY : (top + log2f(exact * weight + sink_weight)) * kLn2;
         }
     }
