@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "exec/checks.h"
 
+#include <functional>
+#include <set>
+
 #include "check/barriers.h"
 #include "exec/observe.h"
 
@@ -8,6 +11,57 @@ namespace emu {
 
 // Defined by the runtime; absent where exec is linked alone.
 [[gnu::weak]] check::Allocations& allocations();
+
+namespace {
+
+void visit_registers(const ptx::Operand& o, bool write,
+                     const std::function<void(uint32_t, bool)>& visit) {
+    if (o.kind == ptx::Operand::Kind::reg) {
+        visit(static_cast<uint32_t>(o.reg), write);
+    }
+    for (const ptx::Operand& item : o.items) {
+        visit_registers(item, write && o.kind != ptx::Operand::Kind::address, visit);
+    }
+}
+
+// The registers of wgmma operands, and who else names them.
+std::vector<std::vector<LaunchChecks::RegisterUse>> register_uses(const Program& program) {
+    std::set<std::pair<const ptx::Function*, uint32_t>> watched;
+    for (const Source& source : program.sources) {
+        if (source.statement != nullptr && source.statement->parts[0] == "wgmma") {
+            for (const ptx::Operand& o : source.statement->operands) {
+                if (o.kind == ptx::Operand::Kind::vector) {
+                    visit_registers(o, false, [&](uint32_t reg, bool) {
+                        watched.insert({source.function, reg});
+                    });
+                }
+            }
+        }
+    }
+    std::vector<std::vector<LaunchChecks::RegisterUse>> uses;
+    if (watched.empty()) {
+        return uses;
+    }
+    uses.resize(program.sources.size());
+    for (size_t pc = 0; pc < uses.size(); ++pc) {
+        const ptx::Statement* s = program.sources[pc].statement;
+        if (s == nullptr || s->parts[0] == "wgmma") {
+            continue;
+        }
+        const bool stores =
+            s->parts[0] == "st" || s->parts[0] == "red" || s->parts[0] == "stmatrix";
+        for (size_t k = 0; k < s->operands.size(); ++k) {
+            visit_registers(s->operands[k], k == 0 && !stores, [&](uint32_t reg, bool write) {
+                if (watched.count({program.sources[pc].function, reg}) != 0) {
+                    uses[pc].push_back({reg, write});
+                }
+            });
+        }
+    }
+    return uses;
+}
+
+}  // namespace
 
 LaunchChecks::LaunchChecks(Launch& launch)
     : program(*launch.program),
@@ -24,6 +78,9 @@ LaunchChecks::LaunchChecks(Launch& launch)
         to[i][2] = shapes[i].z;
     }
     info.source = this;
+    if (launch.options.checks & kCheckAsync) {
+        uses = register_uses(program);
+    }
     if (launch.options.checks & kCheckRaces) {
         shadow = std::make_unique<check::GlobalShadow>(info, allocations);
     }

@@ -23,6 +23,12 @@ struct LaunchChecks : check::SourceMap {
     check::Allocations* allocations;  // nullptr: bounds are not checked
     uint64_t arguments;
     std::unique_ptr<check::GlobalShadow> shadow;
+    struct RegisterUse {
+        uint32_t reg;  // index into Function::registers
+        bool write;
+    };
+    std::vector<std::vector<RegisterUse>>
+        uses;  // by pc, of registers that some wgmma names; empty without wgmma
 
     // A read of shared memory that nobody wrote is kept until the kernel shows its cause: when a
     // later write proves to race with the read, that race is the better report.

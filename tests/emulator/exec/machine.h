@@ -222,6 +222,7 @@ struct Warp {
   uint32_t meet = ~0u;      // pc at which another group waits
   bool event = false;       // leave the inner loop: blocked, exited, diverged, yielded
   uint32_t checks = 0;      // bits of Check
+  bool watching = false;    // a wgmma in flight uses registers: observe_registers before each instruction
   bool counting = false;    // costly counters wanted
   Counters* counters = nullptr;
   struct Executed* executed = nullptr;  // by pc, of the host thread

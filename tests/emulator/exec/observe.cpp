@@ -3,6 +3,7 @@
 
 #include "check/barriers.h"
 #include "exec/checks.h"
+#include "exec/wgmma_state.h"
 #include "runtime/counters.h"
 
 namespace emu {
@@ -226,6 +227,22 @@ void check_acquired(Warp& w, const MemoryOp& op, bool atomic, ptx::Space space,
 void observe_divergent(Warp& w, uint32_t active, uint32_t needed) {
     if (w.checks & kCheckAligned) {
         throw check::divergent_aligned(info_of(w), site_of(w, w.here(), -1), active, needed);
+    }
+}
+
+void observe_registers(Warp& w) {
+    const LaunchChecks* all = checks_of(*w.launch);
+    if (all == nullptr || all->uses.empty()) {
+        return;
+    }
+    const check::InFlightRegisters& in_flight = w.slots.get<WarpWgmma>(kSlotWgmma).in_flight;
+    for (const LaunchChecks::RegisterUse& use : all->uses[w.here()]) {
+        uint32_t wgmma = 0;
+        if (in_flight.conflict(use.reg, use.write, &wgmma)) {
+            throw check::InFlightRegisters::fault(
+                all->info, site_of(w, w.here(), -1),
+                all->program.sources[w.here()].function->registers[use.reg].name, use.write, wgmma);
+        }
     }
 }
 

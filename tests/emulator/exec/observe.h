@@ -33,6 +33,8 @@ void observe_access(Warp& warp, const MemoryOp& op, Touch touch, ptx::Space spac
                     uint32_t bytes, const void* values);
 // A .sync or .aligned instruction is executed by `active` although `needed` must take part.
 void observe_divergent(Warp& warp, uint32_t active, uint32_t needed);
+// Before an instruction while a wgmma is in flight: does it touch a register that the wgmma still uses?
+void observe_registers(Warp& warp);
 void observe_barrier_arrive(Warp& warp, uint32_t id, uint32_t count, bool sync, int lane);
 void observe_barrier_complete(Cta& cta, uint32_t id);
 void observe_barrier_wait(Warp& warp, uint32_t id);  // the warp goes on behind bar

@@ -200,6 +200,9 @@ Warp::State Warp::run(uint32_t budget) {
             ++pc;
             --budget_left;
             if (active) {
+                if (watching) [[unlikely]] {
+                    observe_registers(*this);
+                }
                 i.run(*this, i, active);
             }
             if (event || pc == meet) [[unlikely]] {

@@ -212,14 +212,15 @@ void run_mma(Warp& w, const Instr& i, uint32_t active) {
     op->arrived |= 1u << (w.index % 4);
     ++mine.issued;
     if (w.checks & kCheckAsync) {
-        for (const Ref r : c.d) {
-            mine.in_flight.add(r, true, mine.batch, w.here());
-        }
-        if (c.a_in_registers) {
-            for (const Ref r : c.a) {
-                mine.in_flight.add(r, false, mine.batch, w.here());
+        const ptx::Statement& s = *w.launch->program->sources[w.here()].statement;
+        for (size_t k = 0; k < 2; ++k) {
+            for (const ptx::Operand& item : s.operands[k].items) {
+                if (item.kind == ptx::Operand::Kind::reg) {
+                    mine.in_flight.add(static_cast<uint32_t>(item.reg), k == 0, mine.batch, w.here());
+                }
             }
         }
+        w.watching = true;
     }
     if (op->arrived == 15) {
         op->submitted = true;
@@ -286,6 +287,7 @@ void run_wait(Warp& w, const Instr& i, uint32_t active) {
     mine.groups.erase(mine.groups.begin(), mine.groups.begin() + static_cast<long>(done));
     if (w.checks & kCheckAsync) {
         mine.in_flight.retire(mine.batch - mine.groups.size() - 1);
+        w.watching = !mine.in_flight.empty();
     }
 }
 
