@@ -3,6 +3,7 @@
 // decoder calls these. mbarrier, wgmma, tcgen05, tensormap and clusterlaunchcontrol register
 // themselves.
 #pragma once
+#include "check/races.h"
 #include "exec/decode.h"
 
 namespace emu {
@@ -25,6 +26,8 @@ struct CpAsyncHooks {
     bool (*finished)(Warp& warp, int lane, uint64_t mark) = nullptr;
     uint64_t (*mark)(Warp& warp, int lane) = nullptr;  // number of cp.async the lane has issued
     void (*finish)(Warp& warp, int lane, uint64_t mark) = nullptr;  // completes them now
+    // Where the race detector sees them; null when it is off.
+    check::Channel* (*channel)(Warp& warp) = nullptr;
 };
 CpAsyncHooks&
 cp_async_hooks();  // defined in bulk_async.cpp, filled by the cp.async family at start-up

@@ -568,13 +568,16 @@ struct CpArrive : AsyncOp {
     int lane = 0;
     uint64_t mark = 0;
     check::Channel* channel = nullptr;
-    void complete(Cluster&) override {
+    uint32_t epoch = 0;  // of the last copy that the arrival stands for
+    void complete(Cluster& cluster) override {
         if (cp_async_hooks().finish) {
             cp_async_hooks().finish(*issuer, lane, mark);
         }
+        if (check::ClusterRaces* races = races_of(cluster); races && channel) {
+            races->arrive_channel(barrier_state(cluster, barrier).sync, *channel, epoch);
+        }
         barrier_arrival_landed(*issuer, pc, barrier, 1);
     }
-    bool may_complete(const Cluster&) const override { return true; }
     std::string describe() const override { return "cp.async.mbarrier.arrive"; }
 };
 
@@ -589,6 +592,8 @@ void run_cp_arrive(Warp& w, const Instr& i, uint32_t active) {
         op->lane = lane;
         op->barrier = shared_address(w, address.at(w, lane), lane);
         op->mark = cp_async_hooks().mark ? cp_async_hooks().mark(w, lane) : 0;
+        op->channel = cp_async_hooks().channel ? cp_async_hooks().channel(w) : nullptr;
+        op->epoch = op->channel ? op->channel->begun : 0;
         if (i.small == 0) {
             barrier_apply(w, op->barrier, lane, BarrierOp::raise_pending, 1);
         }

@@ -227,6 +227,11 @@ uint64_t hook_mark(Warp& w, int lane) {
     return state(w).issued[lane];
 }
 
+check::Channel* hook_channel(Warp& w) {
+    State& s = state(w);
+    return s.opened ? &s.channel : nullptr;
+}
+
 // The copies now belong to the mbarrier: who waits there has waited for them.
 void hook_finish(Warp& w, int lane, uint64_t mark) {
     State& s = state(w);
@@ -305,7 +310,7 @@ Instr decode_cp(const ptx::Statement& s, DecodeContext& c) {
 const RegisterFamily kFamily("cp", decode_cp);
 
 const bool kHooks = [] {
-    cp_async_hooks() = {hook_finished, hook_mark, hook_finish};
+    cp_async_hooks() = {hook_finished, hook_mark, hook_finish, hook_channel};
     return true;
 }();
 

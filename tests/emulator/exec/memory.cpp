@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "exec/async_families.h"
 #include "exec/checks.h"
 #include "exec/program.h"
 
@@ -486,6 +487,9 @@ Instr decode_ld(const ptx::Statement& s, DecodeContext& c) {
     return decode_ld_st(s, c, true);
 }
 Instr decode_st(const ptx::Statement& s, DecodeContext& c) {
+    if (s.parts.size() > 1 && s.parts[1] == "async") {
+        return decode_st_async(s, c);
+    }
     return decode_ld_st(s, c, false);
 }
 

@@ -216,7 +216,8 @@ void run_mma(Warp& w, const Instr& i, uint32_t active) {
         for (size_t k = 0; k < 2; ++k) {
             for (const ptx::Operand& item : s.operands[k].items) {
                 if (item.kind == ptx::Operand::Kind::reg) {
-                    mine.in_flight.add(static_cast<uint32_t>(item.reg), k == 0, mine.batch, w.here());
+                    mine.in_flight.add(static_cast<uint32_t>(item.reg), k == 0, mine.batch,
+                                       w.here());
                 }
             }
         }

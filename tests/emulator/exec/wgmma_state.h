@@ -9,10 +9,10 @@
 namespace emu {
 
 struct WarpWgmma {
-    uint64_t issued = 0;          // operations of the warpgroup that this warp has issued
-    uint64_t batch = 0;           // group being filled
-    std::deque<uint64_t> groups;  // committed and not waited for: `issued` at each commit
-    check::InFlightRegisters in_flight;
+    uint64_t issued = 0;                 // operations of the warpgroup that this warp has issued
+    uint64_t batch = 0;                  // group being filled
+    std::deque<uint64_t> groups;         // committed and not waited for: `issued` at each commit
+    check::InFlightRegisters in_flight;  // by index into Function::registers
 };
 
 }  // namespace emu
