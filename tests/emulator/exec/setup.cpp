@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "exec/checks.h"
+#include "exec/tcgen05_state.h"
 #include "exec/cp_async.h"
 #include "exec/program.h"
 #include "exec/synchronise.h"
@@ -168,6 +169,9 @@ void leave(Warp& w, uint32_t lanes) {
     if (w.live == 0) {
         finish_all_copies(w);
         cta.live_warps -= 1;
+        if (cta.live_warps == 0 && (w.checks & kCheckTmem)) {
+            tcgen05_at_exit(cta, w);
+        }
         for (uint32_t id = 0; id < kBarriers; ++id) {
             NamedBarrier& b = cta.barriers[id];
             if (b.arrived && b.everybody) {
