@@ -267,6 +267,26 @@ def test_drawn_shapes(
     check(vary(case, "layout", layout_q=layout, layout_k=layout, softcap=softcap), kernels)
 
 
+def test_decoding_with_a_dense_cache(kernels: torch.device) -> None:
+    """Appended keys, then the kernel over cache_seqlens; what lies beyond them is NaN."""
+    results = []
+    for backend in (runtime.settings.backend, "torch"):
+        generator = torch.Generator().manual_seed(0)
+        cache = torch.full((2, 40, 2, 64), float("nan"))
+        cache[0, :21] = torch.randn(21, 2, 64, generator=generator)
+        cache[1, :3] = torch.randn(3, 2, 64, generator=generator)
+        q, new = (torch.randn(2, 3, h, 64, generator=generator) for h in (4, 2))
+        q, cache, new = (x.to(kernels).bfloat16() for x in (q, cache, new))
+        lengths = torch.tensor([21, 3], dtype=torch.int32, device=kernels)
+        with runtime.override(backend=backend):
+            out = limelight.flash_attn_with_kvcache(
+                q, cache, cache.clone(), new, new, cache_seqlens=lengths, causal=True
+            )
+        results.append(out.float())
+    # Both round P and out to bfloat16, 2**-9 each of values below 4.
+    assert float((results[0] - results[1]).abs().max()) <= 4 * 4 * 2.0**-9
+
+
 def test_gradients_of_the_kernel_path(kernels: torch.device) -> None:
     """The kernel's (out, lse) feed the torch path's backward."""
     x = build(vary(BASE, "grad", causal=True, sink=True, seqlen_q=33), str(kernels))

@@ -97,7 +97,7 @@ def _is_eager(q: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
-        and q.device.type != "meta"
+        and not q.is_meta
     )
 
 

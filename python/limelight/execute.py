@@ -36,6 +36,7 @@ class Plan(NamedTuple):
     lse_shape: tuple[int, ...]
     lse_dtype: torch.dtype
     pad: tuple[int, int]  # columns to add to q and k, and to v, so that headdims are multiples of 8
+    out_like_q: bool  # out is what empty_like(q) makes: same shape and dtype, contiguous
     copy: tuple[bool, bool, bool]  # q, k, v whose strides are not multiples of 8 elements
     pack: bool  # sink or alibi_slopes is not contiguous
     read_values: bool
@@ -102,15 +103,20 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         lse_shape=lse_shape,
         lse_dtype=lse_dtype,
         pad=(-q.shape[-1] % 8, -v.shape[-1] % 8),
+        out_like_q=out_shape == q.shape and q.is_contiguous() and not _odd_strides(q),
         copy=(_odd_strides(q), _odd_strides(k), _odd_strides(v)),
         pack=_scattered(p.sink) or _scattered(p.alibi_slopes),
-        read_values=wanted(q.device),
+        read_values=q.device.type == "cpu" or runtime.settings.check,
     )
 
 
 def _odd_strides(x: Tensor) -> bool:
     """Whether a stride before the last is no multiple of 8 elements."""
     return any(stride % 8 for stride in x.stride()[:-1])
+
+
+def _is_regular(out: Tensor) -> bool:
+    return out.is_contiguous() or not _odd_strides(out)
 
 
 def _scattered(x: Tensor | None) -> bool:
@@ -178,7 +184,7 @@ def validate(
     except (AttributeError, TypeError):
         check_shapes(q, k, v, p)  # names the argument that is no tensor
         raise
-    if plan.read_values:
+    if plan.read_values and wanted(q.device):
         check_values(q, k, p)
     if out is not None:
         check_out(out, plan.out_shape, plan.out_dtype, q)
@@ -219,18 +225,14 @@ def _run_kernel(
         k = _aligned(k, pad_qk, copy_k)
     if pad_v or copy_v or v.data_ptr() % 16:
         v = _aligned(v, pad_v, copy_v)
-    device = q.device
-    lse = torch.empty(plan.lse_shape, dtype=torch.float32, device=device)
-    if (
-        out is not None
-        and not pad_v
-        and not out.data_ptr() % 16
-        and (out.is_contiguous() or not _odd_strides(out))
-    ):
+    lse = torch.empty(plan.lse_shape, dtype=torch.float32, device=q.device)
+    if out is not None and not pad_v and not out.data_ptr() % 16 and _is_regular(out):
         written = out
+    elif plan.out_like_q:
+        written = torch.empty_like(q)
     else:
         shape = (*plan.out_shape[:-1], v.shape[-1]) if pad_v else plan.out_shape
-        written = torch.empty(shape, dtype=plan.out_dtype, device=device)
+        written = torch.empty(shape, dtype=plan.out_dtype, device=q.device)
     bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
     if plan.pack:
         sink = None if sink is None else sink.contiguous()

@@ -212,7 +212,8 @@ def fall_back(what: str, reason: str) -> None:
     if settings.fallback == "error":
         raise FallbackError(f"{text}. LIMELIGHT_FALLBACK=error forbids that; allowed: warn, silent")
     _reported.add(reason)
-    warnings.warn(text, FallbackWarning, stacklevel=2)
+    # Of flash_attn_func's caller: fall_back, forward, attention and the public function between.
+    warnings.warn(text, FallbackWarning, stacklevel=5)
 
 
 def launch(entry: Any, tensors: tuple[Tensor | None, ...], arguments: tuple[Any, ...]) -> None:
