@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Registers and spills of every kernel, as a markdown table, from the log of a build with ``-Xptxas -v``.
+"""Registers and spills of every kernel as a markdown table, from a build log (``-Xptxas -v``).
 
 Usage: python benchmarks/python/ptxas_report.py build/wheel.log
 """
@@ -12,15 +12,16 @@ from collections import defaultdict
 from pathlib import Path
 
 ENTRY = re.compile(
-    r"Compiling entry function '\S*sm80_attention_fwdINS0_9FwdConfigI(?P<dtype>6__half|13__nv_bfloat16)"
-    r"Li(?P<headdim>\d+)ELNS0_6ScoresE(?P<change>[01])ELNS0_5TilesE(?P<tiles>[01])\S*' for 'sm_(?P<arch>\w+)'"
+    r"Compiling entry function '\S*sm80_attention_fwdINS0_9FwdConfigI\d+\w*?"
+    r"Li(?P<headdim>\d+)ELNS0_6ScoresE(?P<change>[01])ELNS0_5TilesE(?P<tiles>[01])"
+    r"\S*' for 'sm_(?P<arch>\w+)'"
 )
 SPILLS = re.compile(r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (?P<registers>\d+) registers")
 
 
 def parse(log: str) -> dict[tuple[str, int, str], dict[str, tuple[int, int]]]:
-    """(tiles, headdim, kernel) -> architecture -> (most registers of both dtypes, spilled bytes)."""
+    """(tiles, headdim, kernel) -> architecture -> (most registers of a dtype, spilled bytes)."""
     rows: dict[tuple[str, int, str], dict[str, tuple[int, int]]] = defaultdict(dict)
     key: tuple[str, int, str] | None = None
     arch, spilled = "", 0
@@ -39,18 +40,22 @@ def parse(log: str) -> dict[tuple[str, int, str], dict[str, tuple[int, int]]]:
 
 
 def table(rows: dict[tuple[str, int, str], dict[str, tuple[int, int]]]) -> str:
-    """One markdown row per (tiles, headdim, kernel): registers per architecture, spilled bytes in all."""
+    """One markdown row per (tiles, headdim, kernel): registers by architecture, all spills."""
     lines = []
     for tiles in ("large", "small"):
         chosen = {key: value for key, value in rows.items() if key[0] == tiles}
         arches = sorted({arch for value in chosen.values() for arch in value}, key=int)
         lines += [
-            f"| {tiles} tiles: headdim | kernel | " + " | ".join(f"sm_{a}" for a in arches) + " | spilled bytes |",
+            f"| {tiles} tiles: headdim | kernel | "
+            + " | ".join(f"sm_{a}" for a in arches)
+            + " | spilled bytes |",
             "|---|---|" + "---|" * (len(arches) + 1),
         ]
         for (_, headdim, change), value in sorted(chosen.items()):
             registers = " | ".join(str(value[a][0]) if a in value else "-" for a in arches)
-            lines.append(f"| {headdim} | {change} | {registers} | {sum(v[1] for v in value.values())} |")
+            lines.append(
+                f"| {headdim} | {change} | {registers} | {sum(v[1] for v in value.values())} |"
+            )
         lines.append("")
     return "\n".join(lines)
 

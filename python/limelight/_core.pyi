@@ -55,9 +55,10 @@ def attention_forward(
 ) -> None:
     """Launch the forward kernel of the current device on ``stream`` (a cudaStream_t).
 
-    q (batch, seqlen_q, heads_q, headdim) or (total_q, heads_q, headdim) with cu_seqlens_q; k, v likewise with heads_kv;
-    out like q with headdim_v; lse (batch, heads_q, seqlen_q) or (heads_q, total_q) float32. ValueError for arguments that
-    contradict each other, RuntimeError for what the kernel or the CUDA runtime refuses.
+    q (batch, seqlen_q, heads_q, headdim) or (total_q, heads_q, headdim) with cu_seqlens_q; k, v
+    likewise with heads_kv; out like q with headdim_v; lse (batch, heads_q, seqlen_q) or (heads_q,
+    total_q) float32. ValueError for arguments that contradict each other, RuntimeError for what the
+    kernel or the CUDA runtime refuses.
     """
 
 def kernels() -> list[KernelInfo]: ...

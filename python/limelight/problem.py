@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The one description of an attention call that the public functions, dispatch and every backend share."""
+"""The one description of an attention call, shared by the public functions and every backend."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 class AttentionProblem:
     """What one call computes, beside the tensors q, k and v.
 
-    Layouts of q, k, v: dense (batch, seqlen, heads, headdim); varlen (total, heads, headdim) where the
-    matching ``cu_seqlens`` is given; paged keys and values (num_pages, page_size, heads_kv, headdim) where
-    ``block_table`` is given. Sequence lengths: ``cu_seqlens`` else the dense extent, cut to ``seqused``;
-    ``leftpad_k`` keys at the start of each row are invisible.
+    Layouts of q, k, v: dense (batch, seqlen, heads, headdim); varlen (total, heads, headdim) where
+    the matching ``cu_seqlens`` is given; paged keys and values (num_pages, page_size, heads_kv,
+    headdim) where ``block_table`` is given. Sequence lengths: ``cu_seqlens`` else the dense extent,
+    cut to ``seqused``; ``leftpad_k`` keys at the start of each row are invisible.
 
     Key j of seqlen_k is visible to row i of seqlen_q iff
     ``i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k - seqlen_q + window_right``
     (-1 = unbounded; ``causal`` means window_right = 0: bottom-right alignment).
 
     Score: ``s = softmax_scale * q.k``; ``s = softcap * tanh(s / softcap)`` if softcap > 0;
-    ``s -= alibi_slope * |i + seqlen_k - seqlen_q - j|``; ``s += bias``; then the softmax over visible keys, with one
-    extra logit ``sink[head]`` in the denominator only, then dropout (kept entries divided by 1 - dropout_p).
-    LSE is the natural log of that denominator (sink included). A row that sees no key has O = 0, LSE = -inf.
+    ``s -= alibi_slope * |i + seqlen_k - seqlen_q - j|``; ``s += bias``; then the softmax over
+    visible keys, with one extra logit ``sink[head]`` in the denominator only, then dropout (kept
+    entries divided by 1 - dropout_p). LSE is the natural log of that denominator (sink included).
+    A row that sees no key has O = 0, LSE = -inf.
     """
 
     softmax_scale: float
