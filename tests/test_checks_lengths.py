@@ -123,6 +123,12 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "seqused_k[1] is 9; allowed: 0 to 8",
     ),
     (
+        "packed k with leftpad",
+        lambda: varlen(leftpad_k=ints(0, 0)),
+        ValueError,
+        "cu_seqlens_k is given with leftpad_k or cache_batch_idx; allowed: a dense cache",
+    ),
+    (
         "two tables",
         lambda: paged(page_table=ints(0)),
         TypeError,

@@ -231,6 +231,33 @@ def test_explain_text() -> None:
         limelight.explain(op="sideways")
 
 
+def test_explain_takes_a_calls_arguments() -> None:
+    q, k = torch.zeros(2, 5, 6, 40).half(), torch.zeros(2, 5, 2, 40).half()
+    lengths = torch.zeros(2, dtype=torch.int32)
+    told = limelight.explain(
+        q,
+        k,
+        k,
+        device="sm_90",
+        causal=True,
+        window_size=(-1, None),
+        dropout_p=0.0,
+        seqused_k=lengths,
+        s_aux=torch.zeros(6),
+        num_splits=1,
+        softmax_scale=1.0,
+    )
+    assert told.query == Query(
+        "forward", (9, 0), "float16", 40, 40, frozenset({"causal", "gqa", "seqused", "sink"})
+    )
+    assert told.backend == "sm80_fwd"
+    told = limelight.explain(q, k, k, window_size=(3, 0), dropout_p=0.1, block_table=lengths[None])
+    assert {"window", "dropout", "paged"} <= told.query.features
+    assert told.query.capability is None or q.is_cuda
+    fp8 = k.to(torch.float8_e4m3fn)
+    assert "fp8" in limelight.explain(q, fp8, fp8).query.features
+
+
 def test_backends_tell_why(on_device: pytest.MonkeyPatch) -> None:
     found = limelight.backends()
     assert found["torch"] == {"available": True, "reason": ""}

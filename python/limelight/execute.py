@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs a checked call on the backend that dispatch chose.
+"""Runs a call on the backend that dispatch chose; checks and choice are cached by its metadata.
 
-Checks and choice are cached by the call's metadata.
+A kernel call can be captured in a CUDA graph: it reads nothing from the device on the host, takes
+memory (out unless given, lse, copies of misaligned inputs) only from torch's caching allocator, and
+runs on the current stream. Replay reads new lengths and tables from the same tensors; what the host
+decides (shapes, max_seqlen, scalars) is fixed at capture. LIMELIGHT_CHECK=1 is ignored in capture.
 """
 
 from __future__ import annotations

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from limelight import dispatch, runtime
+
+
+def _present(value: Any) -> bool:
+    return value is not None and (isinstance(value, Tensor) or bool(value))
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,47 @@ def _capability(device: Any) -> tuple[int, int] | None:
     return runtime.capability(torch.device(device))
 
 
+# Argument of the attention functions -> the feature it asks for where its value is not neutral.
+_ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "alibi_slopes": ("alibi", _present),
+    "block_table": ("paged", _present),
+    "cache_leftpad": ("leftpad", _present),
+    "cache_seqlens": ("seqused", _present),
+    "cu_seqlens_k": ("varlen", _present),
+    "cu_seqlens_q": ("varlen", _present),
+    "dropout_p": ("dropout", bool),
+    "leftpad_k": ("leftpad", _present),
+    "learnable_sink": ("sink", _present),
+    "num_splits": ("split", lambda value: value > 1),
+    "page_table": ("paged", _present),
+    "s_aux": ("sink", _present),
+    "seqused_k": ("seqused", _present),
+    "seqused_q": ("seqused", _present),
+    "sinks": ("sink", _present),
+    "window_size": ("window", lambda value: any(w not in (None, -1) for w in value or ())),
+}
+_NEUTRAL = ("softmax_scale", "max_seqlen_q", "max_seqlen_k", "out", "return_lse", "generator")
+
+
+def _used(features: dict[str, Any]) -> set[str]:
+    """The features that keyword arguments ask for, by the features' own names or the calls'."""
+    used = set()
+    for name, value in features.items():
+        if name in dispatch.FEATURES:
+            used |= {name} if _present(value) else set()
+        elif name in _ARGUMENTS:
+            feature, asks = _ARGUMENTS[name]
+            used |= {feature} if asks(value) else set()
+        elif name not in _NEUTRAL:
+            known = ", ".join([*dispatch.FEATURES, *_ARGUMENTS])
+            raise TypeError(f"explain() knows no feature {name!r}; allowed: {known}")
+    return used
+
+
 def explain(
+    q: Tensor | None = None,
+    k: Tensor | None = None,
+    v: Tensor | None = None,
     *,
     op: str = "forward",
     device: Any = None,
@@ -58,20 +104,24 @@ def explain(
 ) -> Explanation:
     """Tell which kernel serves a call, and every other kernel's reason, without running it.
 
-    op: forward or backward. device: a torch device, "sm_90", (9, 0), or None for the machine's own.
-    features: causal, window, varlen, seqused, softcap, alibi, sink, bias, dropout, paged, leftpad,
-    cache_batch_idx, split, fp8, deterministic, batch_invariant; a true value means that the call
-    uses it. A device that is not of this machine is answered from the kernel table, otherwise from
-    the kernels of this build.
+    Either of a call: q, k, v and the arguments that the attention function would get (dropout_p,
+    window_size, block_table, ...). Or of a description: dtype, headdim, headdim_v, heads_q,
+    heads_kv and features by name (causal, window, varlen, seqused, softcap, alibi, sink, bias,
+    dropout, paged, leftpad, cache_batch_idx, split, fp8, deterministic, batch_invariant) with a
+    true value. device: a torch device, "sm_90", (9, 0), or None for q's, else this machine's. op:
+    forward or backward. A capability is answered from the kernel table, a device from this build.
     """
     if op not in dispatch.OPS:
         raise ValueError(f"op is {op!r}; allowed: {', '.join(dispatch.OPS)}")
-    for name in features:
-        if name not in dispatch.FEATURES:
-            raise TypeError(
-                f"explain() knows no feature {name!r}; allowed: {', '.join(dispatch.FEATURES)}"
-            )
-    used = {name for name, value in features.items() if value}
+    used = _used(features)
+    if q is not None:
+        k = q if k is None else k
+        v = k if v is None else v
+        device = q.device if device is None else device
+        dtype, headdim, headdim_v = q.dtype, q.shape[-1], v.shape[-1]
+        heads_q, heads_kv = q.shape[-2], k.shape[-2]
+        if q.element_size() == 1 or k.element_size() == 1:
+            used.add("fp8")
     if heads_kv is not None and heads_kv != heads_q:
         used.add("gqa")
     query = dispatch.Query(
@@ -82,7 +132,7 @@ def explain(
         headdim if headdim_v is None else headdim_v,
         frozenset(used),
     )
-    here = device is None or not (isinstance(device, tuple) or str(device).startswith("sm_"))
+    here = not (isinstance(device, tuple) or str(device).startswith("sm_"))
     choice = dispatch.choose(query, runtime.installed() if here else None)
     name = "torch" if choice.kernel is None else choice.kernel.name
     return Explanation(query, name, choice.tile, choice.refusals)
