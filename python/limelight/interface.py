@@ -54,26 +54,28 @@ def flash_attn_func(
 ) -> Any:
     """Exact attention, softmax(softmax_scale * q k^T) v, tile by tile (arXiv 2205.14135).
 
-    q: (batch, seqlen_q, heads_q, headdim). k: (batch, seqlen_k, heads_kv, headdim). v: (batch,
-    seqlen_k, heads_kv, headdim_v). float16, bfloat16, float32 or float64, or float8_e4m3fn (k and
-    v, or all three; forward only, 16-bit out). heads_q a multiple of heads_kv; headdims 1 to 256;
-    any strides with a contiguous last dimension. softmax_scale: default headdim**-0.5. causal,
-    window_size (left, right; -1 or None unbounded): bottom-right aligned. softcap: softcap *
-    tanh(score / softcap) if > 0. alibi_slopes: (heads_q,) or (batch, heads_q) fp32. sink (= s_aux =
-    learnable_sink): (heads_q,), one more logit in the denominator. bias: (batch, heads_q, seqlen_q,
-    seqlen_k), each extent may be 1, added to the scaled score; both have gradients. seqused_q,
-    seqused_k: (batch,) int32. q_descale, k_descale, v_descale: (batch, heads_kv) fp32, for float8
-    tensors only. dropout_p: in [0, 1); generator: where its seed is drawn, default torch's of q's
-    device. deterministic: equal bits in every run. batch_invariant: equal bits whatever else is in
-    the batch. num_splits: splits of the keys, 0 lets limelight choose. out: written in place; no
-    gradient then. Rows of no sequence in out are unspecified. float32 tensors under autocast are
-    cast to the autocast dtype.
+    q: (batch, seqlen_q, heads_q, headdim); heads_q a multiple of heads_kv, headdims 1 to 256.
+    k: (batch, seqlen_k, heads_kv, headdim). v: (batch, seqlen_k, heads_kv, headdim_v).
+        float16, bfloat16, float32, float64, or float8_e4m3fn (k and v, or all; forward only); any
+        strides with a contiguous last dimension. Autocast casts float32 to its dtype.
+    dropout_p: in [0, 1). generator: where the seed is drawn, default torch's of q's device.
+    softmax_scale: default headdim**-0.5. softcap: softcap * tanh(score / softcap) if > 0.
+    causal, window_size (left, right; -1 or None unbounded): bottom-right aligned.
+    alibi_slopes: (heads_q,) or (batch, heads_q) fp32.
+    sink (= s_aux = learnable_sink): (heads_q,), one more logit in the denominator; has a gradient.
+    bias: (batch, heads_q, seqlen_q, seqlen_k), each extent may be 1, added to the scaled score; has
+        a gradient.
+    seqused_q, seqused_k: (batch,) int32, how many rows and keys of each sequence take part.
+    q_descale, k_descale, v_descale: (batch, heads_kv) fp32; of float8 tensors, else without effect.
+    deterministic: equal bits in every run. batch_invariant: equal bits whatever is in the batch.
+    num_splits: into how many parts the keys are split; 0 lets limelight choose.
+    out: written in place, without gradient. Rows that belong to no sequence are unspecified.
 
-    Returns out (batch, seqlen_q, heads_q, headdim_v); with return_lse (= return_softmax_lse) (out,
-    lse), lse (batch, heads_q, seqlen_q) fp32, natural log, differentiable; with return_attn_probs
-    FA2's (out, lse, S_dmask), where S_dmask is empty unless dropout_p > 0. A row that sees no key
-    has out = 0 and lse = -inf (FA2: +inf). Raises ValueError or TypeError naming a bad argument,
-    FallbackError as LIMELIGHT_FALLBACK says.
+    Returns out (batch, seqlen_q, heads_q, headdim_v) in q's dtype (bfloat16 for float8). With
+    return_lse (= return_softmax_lse) (out, lse): lse (batch, heads_q, seqlen_q) fp32, natural log,
+    differentiable. With return_attn_probs FA2's (out, lse, S_dmask); S_dmask is empty unless
+    dropout_p > 0. A row that sees no key has out = 0 and lse = -inf (FA2: +inf).
+    Raises ValueError or TypeError naming a bad argument; FallbackError as LIMELIGHT_FALLBACK says.
     """
     if others:
         refuse_foreign("flash_attn_func", others)
@@ -147,14 +149,17 @@ def flash_attn_varlen_func(
 ) -> Any:
     """Attention over sequences of different lengths that are packed one after the other.
 
-    q: (total_q, heads_q, headdim) with cu_seqlens_q (batch + 1,) int32, the prefix sums of the
-    lengths, and max_seqlen_q at least the longest; or dense as in flash_attn_func without
-    cu_seqlens_q. k, v likewise with cu_seqlens_k and max_seqlen_k; or paged (num_pages, page_size,
-    heads_kv, headdim) with block_table (= page_table) (batch, max_pages) int32, any page size,
-    where cu_seqlens_k or seqused_k tells the lengths. leftpad_k: (batch,) int32, keys at each row's
-    start that are invisible. bias: (batch, heads_q, max_seqlen_q, max_seqlen_k), each extent may be
-    1. scheduler_metadata and fa_version choose schedules or kernels elsewhere and change nothing
-    here.
+    q: (total_q, heads_q, headdim) with cu_seqlens_q and max_seqlen_q; without them dense, as in
+        flash_attn_func.
+    k, v: (total_k, heads_kv, ...) with cu_seqlens_k and max_seqlen_k; without them dense; or pages
+        (num_pages, page_size, heads_kv, ...) with block_table, of any page size.
+    cu_seqlens_q, cu_seqlens_k: (batch + 1,) int32, prefix sums of the lengths; for pages, lengths.
+    max_seqlen_q, max_seqlen_k: at least the longest sequence.
+    block_table (= page_table): (batch, max_pages) int32, the pages of each sequence in order.
+    seqused_q, seqused_k: (batch,) int32. leftpad_k: (batch,) int32, invisible keys at the start.
+    bias: (batch, heads_q, max_seqlen_q, max_seqlen_k), each extent may be 1; for pages the last is
+        max_pages * page_size.
+    scheduler_metadata, fa_version: choose schedules or kernels elsewhere, change nothing here.
 
     Everything else, and what is returned, as in flash_attn_func; lse is (heads_q, total_q) where
     cu_seqlens_q is given.

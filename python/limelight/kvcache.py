@@ -73,20 +73,26 @@ def flash_attn_with_kvcache(
     """Append k and v to the cache in place, rotate q and k, and attend to the cache.
 
     q: (batch, seqlen_q, heads_q, headdim), or (total_q, heads_q, headdim) with cu_seqlens_q and
-    max_seqlen_q. k_cache, v_cache: (batch_cache, seqlen_cache, heads_kv, headdim), or (num_pages,
-    page_size, heads_kv, headdim) with block_table (= page_table) (batch, max_pages) int32; any page
-    size, any strides with a contiguous last dimension. k, v: (batch, seqlen_new, heads_kv,
-    headdim), or (total_new, heads_kv, headdim) with cu_seqlens_k_new; token t of sequence b goes to
-    position cache_seqlens[b] + t, v (and k without rotary) bit for bit. rotary_cos, rotary_sin:
-    (seqlen_rotary, rotary_dim / 2). Keys turn by their position; query i by cache_seqlens + i where
-    causal or windowed, otherwise every query by cache_seqlens. rotary_interleaved: pairs (0, 1),
-    (2, 3), ... (GPT-J), otherwise halves (GPT-NeoX). cache_seqlens: int or (batch,) int32, the
-    cached tokens before this call. cache_batch_idx: (batch,) int32, the row of the cache of each
-    sequence. cache_leftpad: (batch,) int32, how many tokens at the row's start are invisible.
-    num_splits: 0 (heuristic), 1, or more; results agree within rounding. scheduler_metadata,
-    fa_version and ver only choose schedules or kernels elsewhere and change nothing here.
+        max_seqlen_q.
+    k_cache, v_cache: (batch_cache, seqlen_cache, heads_kv, headdim), or pages (num_pages,
+        page_size, heads_kv, headdim) with block_table, of any page size; any strides with a
+        contiguous last dimension.
+    k, v: (batch, seqlen_new, heads_kv, headdim), or (total_new, heads_kv, headdim) with
+        cu_seqlens_k_new. Token t of sequence b goes to position cache_seqlens[b] + t, v (and k
+        without rotary) bit for bit.
+    rotary_cos, rotary_sin: (seqlen_rotary, rotary_dim / 2), at least as long as the cache. Keys
+        turn by their position; query i by cache_seqlens + i where causal or windowed, otherwise
+        every query by cache_seqlens.
+    rotary_interleaved: pairs (0, 1), (2, 3), ... (GPT-J); otherwise halves (GPT-NeoX).
+    cache_seqlens: int or (batch,) int32, the cached tokens before this call; None: all.
+    cache_batch_idx: (batch,) int32, the cache's row of each sequence; not with block_table.
+    cache_leftpad: (batch,) int32, how many tokens at the row's start are invisible.
+    block_table (= page_table): (batch, max_pages) int32, the pages of each sequence in order.
+    bias: (batch, heads_q, seqlen_q, the cache's length), each extent may be 1.
+    num_splits: 0 (limelight chooses), 1, or more; results agree within rounding.
+    scheduler_metadata, fa_version, ver: choose schedules or kernels elsewhere, change nothing here.
 
-    Returns out in q's layout, with return_softmax_lse (= return_lse) (out, lse); lse as in
+    Returns out in q's layout, with return_softmax_lse (= return_lse) (out, lse); the rest as in
     flash_attn_func. There is no backward pass. Raises ValueError or TypeError naming a bad argument
     before anything is written.
     """
