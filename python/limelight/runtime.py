@@ -133,6 +133,11 @@ def emulator() -> Any:
     ]
     library.limelight_emulator_unregister_host.argtypes = [ctypes.c_void_p]
     library.limelight_emulator_last_report.restype = ctypes.c_char_p
+    library.limelight_emulator_configure.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    library.limelight_emulator_configure.restype = ctypes.c_char_p
+    refused = library.limelight_emulator_configure(b"arch", settings.arch.encode())
+    if refused:
+        raise RuntimeError(f"LIMELIGHT_EMULATOR_ARCH: {refused.decode(errors='replace')}")
     return library
 
 
