@@ -9,11 +9,10 @@ import numpy as np
 from cases_sm80 import wide_planes
 from cases_sm90 import place
 from forms import Case, register_kernel
-from isa import BITS
+from isa import BITS, RNG
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-RNG = np.random.default_rng(100)
 
 # lane, column and thread map of tcgen05.ld/st, per the ISA's matrix fragments of each shape
 SHAPES = {"32x32b": 1, "16x64b": 1, "16x128b": 2, "16x256b": 4}

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from forms import Case, register_kernel
-from isa import bf16_bits, mma_a, mma_b, mma_c, pack_fragment
+from isa import RNG, bf16_bits, mma_a, mma_b, mma_c, pack_fragment
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-RNG = np.random.default_rng(80)
 
 
 def words(values: Array) -> NDArray[np.uint32]:

@@ -6,9 +6,7 @@ from __future__ import annotations
 import numpy as np
 from cases_sm80 import halves, mma_case, simple
 from forms import Case
-from isa import fp8_bits, fp8_values
-
-RNG = np.random.default_rng(89)
+from isa import RNG, fp8_bits, fp8_values
 
 
 def conversions() -> list[Case]:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from cases_sm80 import halves
 from forms import Case, TensorMap
-from isa import BITS, bf16_bits, encode, mma_a, pack_fragment, swizzle
+from isa import BITS, RNG, bf16_bits, encode, mma_a, pack_fragment, swizzle
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-RNG = np.random.default_rng(90)
 
 
 def random_words(n: int) -> NDArray[np.uint32]:

@@ -13,6 +13,14 @@ Words = NDArray[np.uint32]
 Array = NDArray[Any]
 Place = Callable[[int, int], tuple[int, int]]  # (lane, element) -> (row, column)
 
+RNG = np.random.default_rng()
+
+
+def reseed(seed: int) -> None:
+    """Cases draw from RNG: the same numbers in every process, whatever was drawn before."""
+    RNG.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+
+
 BITS = {
     "f16": 16,
     "bf16": 16,

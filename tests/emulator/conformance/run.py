@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import subprocess
@@ -19,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import emulator_tools  # noqa: E402
+import isa  # noqa: E402
 from forms import Case, program_source, read_results  # noqa: E402
 
 GOLDEN = HERE / "golden"
@@ -31,7 +33,9 @@ ARCHES = {
 }
 
 
+@functools.cache
 def cases_of(arch: str) -> list[Case]:
+    isa.reseed(int(arch.removeprefix("sm_").removesuffix("a")))
     module = importlib.import_module(f"cases_{arch.replace('_', '').removesuffix('a')}")
     cases: list[Case] = module.cases()
     names = [c.name for c in cases]
