@@ -163,6 +163,24 @@ def test_second_derivatives_are_refused() -> None:
     assert not dq.requires_grad
 
 
+def test_functional_gradient() -> None:
+    (q, k, v), _ = leaves(BASE)
+    found = torch.func.grad(lambda x: limelight.flash_attn_func(x, k, v).square().sum())(q.detach())
+    limelight.flash_attn_func(q, k, v).square().sum().backward()
+    assert torch.equal(found, q.grad)
+
+
+def test_forward_mode_is_refused() -> None:
+    """No tangent is dropped in silence."""
+    x = torch.randn(1, 5, 2, 8)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda x: limelight.flash_attn_func(x, x, x), (x,), (x,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        with pytest.raises(NotImplementedError, match="jvp"):
+            limelight.flash_attn_func(dual, x, x)
+
+
 def test_dropout_is_replayed_by_checkpointing() -> None:
     def block(*x: Tensor) -> Tensor:
         out: Tensor = limelight.flash_attn_func(*x, dropout_p=0.4)

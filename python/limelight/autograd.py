@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from limelight import execute
 from limelight.ops import FIELDS, backward_op, forward_op, problem_arguments
@@ -66,8 +67,12 @@ class _SecondDerivative(torch.autograd.Function):
     """Passes a gradient on and raises where it is differentiated once more."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *depends_on: Tensor | None) -> Tensor:
+    def forward(gradient: Tensor, *depends_on: Tensor | None) -> Tensor:
         return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to save: the backward pass only raises."""
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
@@ -97,6 +102,7 @@ def _is_eager(q: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
         and not q.is_meta
     )
 
@@ -120,8 +126,10 @@ def attention(
     if not (torch.is_grad_enabled() and _differentiates(q, k, v, p)):
         if _is_eager(q):
             return execute.forward(q, k, v, p, out)
-        result, lse = forward_op(q, k, v, *problem_arguments(p))
-        return (result if out is None else out.copy_(result)), lse
+        # The operator would drop the tangents of forward-mode AD; AttentionFunction refuses them.
+        if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+            result, lse = forward_op(q, k, v, *problem_arguments(p))
+            return (result if out is None else out.copy_(result)), lse
     if out is not None:
         raise ValueError(
             "out is given while an input requires a gradient; allowed: out=None then. "
