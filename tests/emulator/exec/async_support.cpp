@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "exec/async_support.h"
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_map>
 
@@ -60,8 +61,14 @@ MbarrierResult perform(uint64_t& word, BarrierOp op, uint32_t count, uint32_t tx
     return {};
 }
 
+std::string early_end(uint32_t address, uint64_t bytes) {
+    return barrier_name(address) + ": its phase ended while " + std::to_string(bytes) +
+           " bytes of copies issued in it have not landed: the expected tx-count is too small";
+}
+
 void phase_ended(Cluster& cluster, BarrierState& state) {
     ++state.generation;
+    state.in_flight = 0;
     if (check::ClusterRaces* races = races_of(cluster)) {
         races->complete(state.sync);
     }
@@ -135,6 +142,7 @@ MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, 
     if (op == BarrierOp::init) {
         check_shared_written(*w.cluster, address, 8);
         state.generation = 0;
+        state.in_flight = 0;
         state.sync.pending.clear();
         state.sync.completed.clear();
     } else if (release && (op == BarrierOp::arrive || op == BarrierOp::arrive_drop)) {
@@ -143,9 +151,18 @@ MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, 
         }
     }
     if (result.completed) {
+        if (state.in_flight != 0 && (w.checks & kCheckBarriers)) {
+            w.fail(fault::kLaunchFailure, early_end(address, state.in_flight), lane);
+        }
         phase_ended(*w.cluster, state);
     }
     return result;
+}
+
+uint64_t barrier_copy_issued(Cluster& cluster, uint32_t address, uint64_t bytes) {
+    BarrierState& state = barrier_state(cluster, address);
+    state.in_flight += bytes;
+    return state.generation;
 }
 
 namespace {
@@ -169,6 +186,9 @@ void landed(Warp& issuer, uint32_t pc, uint32_t address, BarrierOp op, uint32_t 
                     " phase(s) after the copy was issued: the tx-count expected in that phase was "
                     "too small");
     }
+    if (op == BarrierOp::complete_tx) {
+        state.in_flight -= std::min<uint64_t>(state.in_flight, tx);
+    }
     const MbarrierResult result = perform(word, op, count, tx);
     if (result.error != MbarrierError::none) {
         fail_at(issuer, pc, fault::kLaunchFailure,
@@ -176,6 +196,9 @@ void landed(Warp& issuer, uint32_t pc, uint32_t address, BarrierOp op, uint32_t 
     }
     std::memcpy(cta->shared.data() + offset, &word, 8);
     if (result.completed) {
+        if (state.in_flight != 0 && (issuer.checks & kCheckBarriers)) {
+            fail_at(issuer, pc, fault::kLaunchFailure, early_end(address, state.in_flight));
+        }
         phase_ended(*issuer.cluster, state);
     }
 }

@@ -42,6 +42,7 @@ uint8_t* shared_pointer(Warp& w, uint32_t address, uint64_t bytes, int lane);
 // What is known of an mbarrier beyond its 64 bits.
 struct BarrierState {
     uint64_t generation = 0;  // phases completed since init
+    uint64_t in_flight = 0;   // bytes of copies that were issued in this phase and have not landed
     check::MbarrierSync sync;
     bool opened = false;  // sync.channel has an agent
 };
@@ -60,6 +61,8 @@ enum class BarrierOp : uint8_t {
 // arrive.expect_tx.
 MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, uint32_t count,
                              uint32_t tx = 0, bool release = true);
+// A copy that will complete `bytes` on the barrier is issued; returns the generation it belongs to.
+uint64_t barrier_copy_issued(Cluster& cluster, uint32_t address, uint64_t bytes);
 // An operation in flight, issued at `pc` while the barrier was in phase `issued`, signals the
 // barrier.
 void barrier_bytes_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_t bytes,

@@ -167,7 +167,7 @@ void add_targets(Warp& w, const BulkCode& c, BulkOp& op, int lane) {
         shared_pointer(w, t.shared, op.bytes, lane);
         barrier_word(w, t.barrier, lane);
         BarrierState& state = barrier_state(*w.cluster, t.barrier);
-        t.generation = state.generation;
+        t.generation = barrier_copy_issued(*w.cluster, t.barrier, op.bytes);
         check_shared_written(*w.cluster, t.shared, op.bytes);
         if (check::ClusterRaces* races = races_of(*w.cluster)) {
             t.race = races->begin(w.agent, state.sync.channel, w.here(), check::Proxy::Async);

@@ -83,7 +83,7 @@ void run_remote(Warp& w, const Instr& i, uint32_t active) {
             }
         }
         BarrierState& state = barrier_state(*w.cluster, op->barrier);
-        op->generation = state.generation;
+        op->generation = barrier_copy_issued(*w.cluster, op->barrier, total);
         if (check::ClusterRaces* races = races_of(*w.cluster)) {
             op->race = races->begin(w.agent, state.sync.channel, w.here(), check::Proxy::Generic);
             races->shared_range(op->race, c.reduces ? check::Op::Atomic : check::Op::Write, op->dst,

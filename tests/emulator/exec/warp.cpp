@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "exec/decode.h"
+#include "exec/flow.h"
 #include "exec/observe.h"
 
 namespace emu {
@@ -103,6 +104,11 @@ bool Warp::converge(const Instr&, uint32_t active, uint32_t members) {
     wait.ready = never;
     wait.what = "the other lanes of the warp";
     wait.a = members & live;
+    for (const Group& g : others) {
+        if ((g.mask & wait.a) && g.stack == current.stack && (checks & kCheckAligned)) {
+            wait.b |= goes_round(*launch->program, g.pc, here());
+        }
+    }
     block(wait);
     return false;
 }
@@ -138,9 +144,8 @@ bool Warp::regroup() {
     for (size_t k = 0; k < others.size(); ++k) {
         Group& g = others[k];
         if (g.wait.ready == never && (g.wait.a & live & ~g.mask) == 0) {
-            // Who was missing has exited: .sync waits for the others alone, .aligned asks for the whole warp.
-            const ptx::Statement* s = launch->program->sources[g.pc].statement;
-            if (s != nullptr && s->has("aligned")) {
+            // Who was missing has exited. Lanes that left early are excused, lanes that went round are not.
+            if (g.wait.b) {
                 pc = g.pc + 1;
                 observe_divergent(*this, g.mask, static_cast<uint32_t>(g.wait.a));
             }
