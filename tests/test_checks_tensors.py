@@ -241,6 +241,12 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "out.dtype is torch.float32; allowed: torch.bfloat16",
     ),
     (
+        "out device",
+        lambda: call(out=meta[..., :16]),
+        ValueError,
+        "out.device is meta; allowed: cpu, as q has",
+    ),
+    (
         "out stride",
         lambda: call(out=torch.zeros(2, 5, 16, 4, dtype=HALF).transpose(2, 3)),
         ValueError,
