@@ -215,7 +215,7 @@ void barrier_arrival_landed(Warp& issuer, uint32_t pc, uint32_t address, uint32_
 }
 
 void fail_at(Warp& issuer, uint32_t pc, int error, const std::string& text, int lane) {
-    throw Fault(error, text + "\n  " + issuer.where(pc, lane));
+    throw check::fault_at(error, text, info_of(issuer), site_of(issuer, pc, lane));
 }
 
 }  // namespace emu
