@@ -5,7 +5,7 @@
 #include "expect.h"
 
 __global__ void plain(int* x) {
-    x[0] = 1;
+    x[blockIdx.x * blockDim.x + threadIdx.x] = 1;
 }
 
 __global__ void __launch_bounds__(128) with_static(int* x) {
