@@ -105,7 +105,9 @@ bool warp_sync_ready(Warp& w, const Wait& wait) {
 }
 
 void warp_sync(Warp& w, const Instr& i, uint32_t active) {
-    const uint32_t members = w.u32(i.r[1])[__builtin_ctz(active)];
+    const uint32_t* masks = w.u32(i.r[1]);  // tiles of a warp may come together, each with its own mask
+    uint32_t members = 0;
+    for_lanes(active, [&](int l) { members |= masks[l]; });
     if ((members & w.live & ~active) == 0) {
         return;
     }

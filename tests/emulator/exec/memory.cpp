@@ -95,6 +95,10 @@ uint8_t* resolve_generic(Warp& w, uint64_t address, uint64_t bytes, int lane) {
 
 void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r) {
     lane_addresses(w, m, r.address);
+    resolve_addresses(w, m, touch, active, bytes, values, r);
+}
+
+void resolve_addresses(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r) {
     if (m.space != Space::none) {
         resolve_one(w, m, m.space == Space::constant || m.space == Space::param ? Space::constant : m.space, touch, active, bytes, values, r);
         return;

@@ -13,9 +13,29 @@ namespace {
 using ptx::Operand;
 using ptx::Type;
 
-// The member mask operand is the same in all lanes that execute together; lane 0 of them tells.
+// All lanes named by the member masks of the active lanes.
 inline uint32_t members(Warp& w, Ref r, uint32_t active) {
-    return w.u32(r)[__builtin_ctz(active)];
+    uint32_t all = 0;
+    const uint32_t* m = w.u32(r);
+    for (int l = 0; l < kLanes; ++l) {
+        all |= active >> l & 1 ? m[l] : 0;
+    }
+    return all;
+}
+
+// Tiles of a warp execute one instruction with different member masks: f(mask, lanes that gave it) for each.
+template <class F>
+void each_mask(Warp& w, Ref r, uint32_t active, F f) {
+    const uint32_t* m = w.u32(r);
+    for (uint32_t left = active; left;) {
+        const uint32_t mask = m[__builtin_ctz(left)];
+        uint32_t same = 0;
+        for (int l = 0; l < kLanes; ++l) {
+            same |= static_cast<uint32_t>(m[l] == mask) << l;
+        }
+        f(mask, same & left);
+        left &= ~same;
+    }
 }
 
 enum class Shuffle : uint32_t { up, down, bfly, idx };
@@ -75,11 +95,7 @@ Instr decode_shfl(const ptx::Statement& s, DecodeContext& c) {
 }
 
 // small: 0 ballot, 1 all, 2 any, 3 uni
-void vote(Warp& w, const Instr& i, uint32_t active) {
-    const uint32_t m = i.r[4] == kNoRef ? active : members(w, i.r[4], active);
-    if (!w.converge(i, active, m)) {
-        return;
-    }
+void vote_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
     const uint32_t bits = w.pred(i.p[1]) & active & m;
     if (i.small == 0) {
         each(w.u32(i.r[0]), active, [&](int) { return bits; });
@@ -88,6 +104,14 @@ void vote(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t voters = active & m;
     const bool r = i.small == 1 ? bits == voters : i.small == 2 ? bits != 0 : bits == voters || bits == 0;
     w.set_pred(i.p[0], r ? kAllLanes : 0, active);
+}
+
+void vote(Warp& w, const Instr& i, uint32_t active) {
+    if (i.r[4] == kNoRef) {
+        vote_of(w, i, active, active);
+    } else if (w.converge(i, active, members(w, i.r[4], active))) {
+        each_mask(w, i.r[4], active, [&](uint32_t m, uint32_t lanes) { vote_of(w, i, m, lanes); });
+    }
 }
 
 Instr decode_vote(const ptx::Statement& s, DecodeContext& c) {
@@ -107,11 +131,7 @@ Instr decode_vote(const ptx::Statement& s, DecodeContext& c) {
 }
 
 template <class P, bool kAll>
-void match(Warp& w, const Instr& i, uint32_t active) {
-    const uint32_t m = members(w, i.r[4], active);
-    if (!w.converge(i, active, m)) {
-        return;
-    }
+void match_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
     const P* a = w.at<P>(i.r[1]);
     P value[kLanes];
     std::memcpy(value, a, sizeof value);
@@ -126,6 +146,13 @@ void match(Warp& w, const Instr& i, uint32_t active) {
     });
     if (kAll && i.p[0] != kPredSink) {
         w.set_pred(i.p[0], all, active);
+    }
+}
+
+template <class P, bool kAll>
+void match(Warp& w, const Instr& i, uint32_t active) {
+    if (w.converge(i, active, members(w, i.r[4], active))) {
+        each_mask(w, i.r[4], active, [&](uint32_t m, uint32_t lanes) { match_of<P, kAll>(w, i, m, lanes); });
     }
 }
 
@@ -147,11 +174,7 @@ Instr decode_match(const ptx::Statement& s, DecodeContext& c) {
 }
 
 // small: 0 add, 1 min, 2 max, 3 and, 4 or, 5 xor; imm: 1 signed, 2 float, 4 abs, 8 NaN
-void redux(Warp& w, const Instr& i, uint32_t active) {
-    const uint32_t m = members(w, i.r[4], active);
-    if (!w.converge(i, active, m)) {
-        return;
-    }
+void redux_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
     const uint32_t* a = w.u32(i.r[1]);
     const uint32_t voters = active & m;
     uint32_t r = a[__builtin_ctz(voters)];
@@ -185,6 +208,12 @@ void redux(Warp& w, const Instr& i, uint32_t active) {
     each(w.u32(i.r[0]), active, [&](int) { return r; });
 }
 
+void redux(Warp& w, const Instr& i, uint32_t active) {
+    if (w.converge(i, active, members(w, i.r[4], active))) {
+        each_mask(w, i.r[4], active, [&](uint32_t m, uint32_t lanes) { redux_of(w, i, m, lanes); });
+    }
+}
+
 Instr decode_redux(const ptx::Statement& s, DecodeContext& c) {
     constexpr std::string_view kNames[] = {"add", "min", "max", "and", "or", "xor"};
     const Type t = last_type(s);
@@ -213,16 +242,18 @@ Instr decode_activemask(const ptx::Statement&, DecodeContext& c) {
     return i;
 }
 
-void elect(Warp& w, const Instr& i, uint32_t active) {
-    const uint32_t m = members(w, i.r[4], active);
-    if (!w.converge(i, active, m)) {
-        return;
-    }
+void elect_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
     const uint32_t leader = m & active ? static_cast<uint32_t>(__builtin_ctz(m & active)) : 0;
     if (i.r[0] != kNoRef) {
         each(w.u32(i.r[0]), active, [&](int) { return leader; });
     }
     w.set_pred(i.p[0], 1u << leader, active);
+}
+
+void elect(Warp& w, const Instr& i, uint32_t active) {
+    if (w.converge(i, active, members(w, i.r[4], active))) {
+        each_mask(w, i.r[4], active, [&](uint32_t m, uint32_t lanes) { elect_of(w, i, m, lanes); });
+    }
 }
 
 Instr decode_elect(const ptx::Statement&, DecodeContext& c) {
