@@ -95,7 +95,7 @@ def one_of(meaning: str, **aliases: Tensor | None) -> Tensor | None:
         raise TypeError(
             f"{' and '.join(given)} are the same argument ({meaning}); give one of them"
         )
-    return next(iter(given.values()), None)
+    return next(iter(given.values())) if given else None
 
 
 def window_bounds(window_size: WindowSize, causal: bool) -> tuple[int, int]:
