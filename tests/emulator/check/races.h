@@ -33,8 +33,9 @@ struct Channel {
     uint32_t done = 0;               // every operation up to this epoch has completed
     std::vector<uint8_t> completed;  // flags of epochs done + 1 ...
     uint32_t landed = 0;             // mbarrier: `done` when the latest phase ended
-    uint32_t waited = 0;             // somebody has waited for every operation up to this epoch
-    AgentId last_issuer = 0;         // of operation `begun`
+    uint32_t overtaken = 0;   // mbarrier: a phase ended while operations up to here were in flight
+    uint32_t waited = 0;      // somebody has waited for every operation up to this epoch
+    AgentId last_issuer = 0;  // of operation `begun`
     uint32_t last_pc = 0;
     bool may_outlive = false;  // needs no wait before exit: global writes of bulk stores
     bool signals =

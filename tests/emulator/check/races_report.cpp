@@ -85,6 +85,14 @@ Fault ClusterRaces::clash(const View& view, int lane, uint64_t address, uint32_t
             hint =
                 "the earlier operation was not waited for (wait_group, or the phase of its "
                 "mbarrier)";
+            for (const Channel* channel : state_->channels) {
+                if (before.cluster == state_->serial && channel->agent == before.agent &&
+                    before.epoch > channel->done && before.epoch <= channel->overtaken) {
+                    hint +=
+                        "\n  a phase of its mbarrier ended without it: the tx-count of expect_tx "
+                        "is too small";
+                }
+            }
         } else if (before.scope != Scope::None && now.scope != Scope::None) {
             hint =
                 "both are strong accesses, but the scope of one does not include the other thread";

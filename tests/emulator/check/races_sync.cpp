@@ -28,6 +28,9 @@ void ClusterRaces::complete(MbarrierSync& barrier) {
     barrier.channel.carried.clear();
     barrier.completed.c.raise(barrier.channel.agent, barrier.channel.done);
     barrier.channel.landed = barrier.channel.done;
+    if (barrier.channel.done < barrier.channel.begun) {
+        barrier.channel.overtaken = barrier.channel.begun;
+    }
 }
 
 void ClusterRaces::fence_proxy_async(AgentId id) {
