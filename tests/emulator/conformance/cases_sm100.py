@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from cases_sm80 import wide_planes
 from cases_sm90 import place
-from forms import Case, register_kernel
+from forms import Case, TensorMap, register_kernel
 from isa import BITS, RNG
 from numpy.typing import NDArray
 
@@ -214,6 +214,16 @@ def packed_pairs() -> list[Case]:
     return cases
 
 
+def launches_and_gathers() -> list[Case]:
+    matrix = RNG.integers(0, 2**31, (8, 64)).astype(np.uint32)
+    rows = np.stack([matrix[3], matrix[1], np.zeros(64, np.uint32), matrix[6]])[:, 8:40]
+    gather = TensorMap(2, (64, 8), (256,), (32, 1))
+    return [
+        Case("cluster_launch_refused", np.zeros(4, np.uint32), np.zeros(1, np.uint32)),
+        Case("tma_gather4", matrix, rows.copy(), shared=2048, tensor_map=gather),
+    ]
+
+
 def cases() -> list[Case]:
     moves = [
         move_case(shape, num)
@@ -239,4 +249,4 @@ def cases() -> list[Case]:
         mma_case("bf16", "bf16", 128, 64, ctas=2),
         mma_case("e4m3", "e4m3", 256, 128, ctas=2),
     ]
-    return [*packed_pairs(), *moves, *products]
+    return [*packed_pairs(), *moves, *products, *launches_and_gathers()]

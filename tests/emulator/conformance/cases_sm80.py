@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from forms import Case, register_kernel
-from isa import RNG, bf16_bits, mma_a, mma_b, mma_c, pack_fragment
+from isa import BITS, RNG, bf16_bits, encode, mma_a, mma_b, mma_c, pack_fragment
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -404,6 +404,36 @@ def copies() -> list[Case]:
     return cases
 
 
+def wmma() -> list[Case]:
+    """The wmma API: a fragment's layout is open, so elements are only doubled, all alike."""
+    cases = []
+    for m, n, k, d, a, col_a, col_b in (
+        (16, 16, 16, "f32", "f16", False, True),
+        (16, 16, 16, "f16", "f16", False, False),
+        (32, 8, 16, "f32", "f16", True, False),
+        (8, 32, 16, "f32", "bf16", False, True),
+        (16, 16, 16, "s32", "s8", False, True),
+        (16, 16, 8, "f32", "tf32", False, True),
+    ):
+        x = RNG.integers(-2, 3, (m, k)).astype(float)
+        y = RNG.integers(-2, 3, (k, n)).astype(float)
+        z = RNG.integers(-9, 9, (m, n)).astype(float)
+        parts = [
+            memory(x.T if col_a else x, a),
+            memory(y.T if col_b else y, a),
+            memory(z, d),
+        ]
+        want = memory(2 * (x @ y + z), d)
+        cases.append(Case(f"wmma_m{m}n{n}k{k}_{d}_{a}", np.concatenate(parts), want))
+    return cases
+
+
+def memory(matrix: Array, kind: str) -> NDArray[np.uint32]:
+    """Row-major in memory, as 32-bit words."""
+    width = {8: np.uint8, 16: np.uint16, 32: np.uint32}[BITS[kind]]
+    return np.ascontiguousarray(encode(matrix, kind).astype(width)).reshape(-1).view(np.uint32)
+
+
 def cases() -> list[Case]:
     return [
         *mma_cases(),
@@ -415,4 +445,5 @@ def cases() -> list[Case]:
         *shuffles(),
         *matrices(),
         *copies(),
+        *wmma(),
     ]

@@ -30,6 +30,7 @@ ARCHES = {
     "sm_89": (8, 9, True),
     "sm_90a": (9, 0, False),
     "sm_100a": (10, 0, False),
+    "sm_120a": (12, 0, False),
 }
 
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// ldmatrix and cp.async: forms that need shared memory.
+// ldmatrix, cp.async, wmma: forms that need memory.
+#include <mma.h>
 __device__ inline uint32_t shared_at(const void* p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -55,3 +56,30 @@ extern "C" __global__ void cp_async_groups(const uint32_t* in, uint32_t* out) {
         }
     }
 }
+
+// in: A, B, C one after another, each in words; out: D row-major. Layouts of A and B as given.
+template <int M, int N, int K, class T, class Acc, class Ld, class La, class Lb>
+__device__ void wmma_product(const uint32_t* in, uint32_t* out, int words_a, int words_b) {
+    using namespace nvcuda::wmma;
+    fragment<matrix_a, M, N, K, T, La> a;
+    fragment<matrix_b, M, N, K, T, Lb> b;
+    fragment<accumulator, M, N, K, Acc> c;
+    load_matrix_sync(a, reinterpret_cast<const Ld*>(in), std::is_same_v<La, row_major> ? K : M);
+    load_matrix_sync(b, reinterpret_cast<const Ld*>(in + words_a), std::is_same_v<Lb, row_major> ? N : K);
+    load_matrix_sync(c, reinterpret_cast<const Acc*>(in + words_a + words_b), N, mem_row_major);
+    mma_sync(c, a, b, c);
+    for (int i = 0; i < c.num_elements; ++i) c.x[i] = c.x[i] + c.x[i];
+    store_matrix_sync(reinterpret_cast<Acc*>(out), c, N, mem_row_major);
+}
+using nvcuda::wmma::col_major;
+using nvcuda::wmma::row_major;
+#define WMMA(NAME, M, N, K, T, ACC, LD, LA, LB)                                                               \
+    extern "C" __global__ void NAME(const uint32_t* in, uint32_t* out) {                                      \
+        wmma_product<M, N, K, T, ACC, LD, LA, LB>(in, out, M * K * int(sizeof(LD)) / 4, K * N * int(sizeof(LD)) / 4); \
+    }
+WMMA(wmma_m16n16k16_f32_f16, 16, 16, 16, half, float, half, row_major, col_major)
+WMMA(wmma_m16n16k16_f16_f16, 16, 16, 16, half, half, half, row_major, row_major)
+WMMA(wmma_m32n8k16_f32_f16, 32, 8, 16, half, float, half, col_major, row_major)
+WMMA(wmma_m8n32k16_f32_bf16, 8, 32, 16, __nv_bfloat16, float, __nv_bfloat16, row_major, col_major)
+WMMA(wmma_m16n16k16_s32_s8, 16, 16, 16, signed char, int, signed char, row_major, col_major)
+WMMA(wmma_m16n16k8_f32_tf32, 16, 16, 8, nvcuda::wmma::precision::tf32, float, float, row_major, col_major)
