@@ -12,7 +12,11 @@ __global__ void read(float* out, int stride) {
     }
     __syncthreads();
     const T v = tile[threadIdx.x * stride];
-    out[threadIdx.x] = reinterpret_cast<const float&>(v);
+    float sum = 0.0f;
+    for (unsigned i = 0; i < sizeof(T) / 4; ++i) {
+        sum += reinterpret_cast<const float*>(&v)[i];
+    }
+    out[threadIdx.x] = sum;
 }
 
 int main(int argc, char** argv) {
