@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tiny random transformers models in three versions, and the rule by which their outputs agree.
 
-|limelight - exact| <= 2 * max |eager - exact| + 16 * eps32 * max |exact|, where exact is the model
+|limelight - exact| <= 2 * max |eager - exact| + 16 * eps * max |exact|, where exact is the model
 in float64 with the plain formula below. Limelight and eager round the same sums in another order;
 the last term covers models on which eager happens to hit the float64 value, and the float32 norms
 that transformers keeps inside a float64 model.
@@ -15,7 +15,6 @@ import transformers
 from torch import Tensor
 
 BATCH, SEQLEN = 3, 17
-EPS32 = torch.finfo(torch.float32).eps
 COMMON = {
     "vocab_size": 99,
     "hidden_size": 48,
@@ -160,6 +159,7 @@ def assert_agree(ours: Tensor, low: Tensor, high: Tensor, rows: Tensor | None = 
         ours, low, high = (x[rows.bool()] for x in (ours, low, high))
     assert torch.isfinite(high).all()
     assert torch.isfinite(ours).all()
-    bound = 2 * (low.double() - high).abs().max() + 16 * EPS32 * high.abs().max()
+    eps = torch.finfo(ours.dtype).eps
+    bound = 2 * (low.double() - high).abs().max() + 16 * eps * high.abs().max()
     error = (ours.double() - high).abs().max()
     assert error <= bound, f"error {error:.3g} above {bound:.3g}"
