@@ -481,6 +481,11 @@ Instr decode_ld_st(const ptx::Statement& s, DecodeContext& c, bool load) {
         return i;
     }
     MemoryOp m = decode_memory(s, c, address);
+    // The plain load that begins a compare-and-swap loop (as in the toolkit's own headers) is meant as a relaxed one.
+    if (load && !m.strong && address.items[0].reg >= 0 && c.link().swapped.contains(c.link().origin(address.items[0].reg, address.value))) {
+        m.strong = true;
+        m.scope = 2;
+    }
     data_operands(m, c, data, load);
     i.run = load ? ld : st;
     i.ext = c.own(m);

@@ -223,10 +223,50 @@ void Linker::lay_out_shared() {
     }
 }
 
+std::pair<int, int64_t> FunctionLink::origin(int base, int64_t offset) const {
+    for (auto it = derived.find(base); it != derived.end(); it = derived.find(base)) {
+        base = it->second.first, offset += it->second.second;
+    }
+    return {base, offset};
+}
+
+// Addresses that atom.cas works on, through sums with constants.
+void Linker::find_swapped(const ptx::Function& f, FunctionLink& link) {
+    using Kind = ptx::Operand::Kind;
+    bool any = false;
+    std::map<int, int> definitions;
+    for (const ptx::Statement& s : f.statements) {
+        any |= s.parts[0] == "atom" && s.has("cas");
+        if (!s.operands.empty() && s.operands[0].kind == Kind::reg) {
+            ++definitions[s.operands[0].reg];
+        }
+    }
+    if (!any) {
+        return;
+    }
+    for (const ptx::Statement& s : f.statements) {
+        if (s.operands.size() < 2 || s.operands[0].kind != Kind::reg || s.operands[1].kind != Kind::reg || definitions[s.operands[0].reg] != 1 ||
+            s.operands[0].reg == s.operands[1].reg) {
+            continue;
+        }
+        if (s.parts[0] == "add" && s.operands[2].kind == Kind::integer) {
+            link.derived[s.operands[0].reg] = {s.operands[1].reg, s.operands[2].value};
+        } else if ((s.parts[0] == "cvta" && s.has("to")) || s.parts[0] == "mov") {
+            link.derived[s.operands[0].reg] = {s.operands[1].reg, 0};
+        }
+    }
+    for (const ptx::Statement& s : f.statements) {
+        if (s.parts[0] == "atom" && s.has("cas") && s.operands.size() > 1 && !s.operands[1].items.empty()) {
+            link.swapped.insert(link.origin(s.operands[1].items[0].reg, s.operands[1].value));
+        }
+    }
+}
+
 void Linker::code(const ptx::Function& f) {
     FunctionLink& link = *links[image.module->function_index.at(f.name)];
     program.function_pcs[link.index] = static_cast<uint32_t>(program.code.size());
     DecodeContext context(image, program, f, *this, link);
+    find_swapped(f, link);
     auto emit = [&](const Instr& i, const ptx::Statement* s, Class kind) {
         program.code.push_back(i);
         program.sources.push_back({s, &f, kind});

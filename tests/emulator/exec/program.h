@@ -2,6 +2,7 @@
 // Linking of a kernel with the functions that it calls.
 #pragma once
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "exec/decode.h"
@@ -15,6 +16,10 @@ struct FunctionLink {
     std::unordered_map<std::string, uint32_t> frame_offsets;  // .param variables, results, parameters
     std::unordered_map<std::string, uint32_t> local_offsets;
     std::unordered_map<std::string, uint32_t> shared_offsets;
+    std::set<std::pair<int, int64_t>> swapped;  // addresses of atom.cas, as origin() states them
+    std::map<int, std::pair<int, int64_t>> derived;  // registers that are another one plus a constant
+    // (register, offset) that [base + offset] of a PTX address amounts to.
+    std::pair<int, int64_t> origin(int base, int64_t offset) const;
     std::vector<uint32_t> statement_pcs;
     std::vector<Instr> before, after;       // emit_before and emit_after of the statement at hand
 };
@@ -37,6 +42,7 @@ struct Linker {
   private:
     void lay_out(const ptx::Function& f);
     void lay_out_shared();
+    static void find_swapped(const ptx::Function& f, FunctionLink& link);
     bool recursive() const;
     void code(const ptx::Function& f);
     void patch();
