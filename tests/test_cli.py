@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import limelight
@@ -18,6 +19,15 @@ from limelight.cli.observe import backends_used
 needs_model = pytest.mark.skipif(
     importlib.util.find_spec(demo.MODEL_PACKAGE) is None, reason=f"{demo.MODEL_PACKAGE} is missing"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """A small model only waits for the threads of a pool, longest on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tiny_models import (
     SEQLEN,
     assert_agree,
     build,
+    one_thread,  # noqa: F401
     padding,
     tokens,
     twins,

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("transformers")
 
 from limelight.cli.observe import backends_used
-from tiny_models import assert_agree, padding, tokens, twins
+from tiny_models import assert_agree, one_thread, padding, tokens, twins  # noqa: F401
 
 
 @pytest.mark.parametrize("side", ["none", "right", "left", "holes"])

@@ -16,7 +16,7 @@ import limelight
 import limelight.integrations.transformers as integration
 import transformers
 from limelight.integrations import masks
-from tiny_models import BATCH, SEQLEN, assert_agree, build, padding, tokens, twins
+from tiny_models import BATCH, SEQLEN, assert_agree, build, one_thread, padding, tokens, twins  # noqa: F401
 
 
 def test_padding_is_not_dropped() -> None:

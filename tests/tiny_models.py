@@ -9,7 +9,10 @@ that transformers keeps inside a float64 model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import limelight.integrations.transformers as integration
+import pytest
 import torch
 import transformers
 from torch import Tensor
@@ -82,6 +85,15 @@ def config(name: str):
 ENCODERS = ["bert", "modernbert"]
 DECODERS = ["gpt2", "llama", "mistral", "gemma2", "gpt_oss", "deepseek_v3", "llama4_text"]
 ENCODER_DECODERS = ["t5", "bart"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny models only wait for the threads of a pool, longest on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build(name: str, auto: str = "AutoModel", attention: str = "eager"):
