@@ -219,6 +219,23 @@ def test_refuses_without_a_gpu(monkeypatch, capsys: pytest.CaptureFixture[str]) 
     assert output.out == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--headdim", "100"], "100; allowed: multiples of 8 from 8 to 256"),
+        (["--headdim", "512"], "512; allowed: multiples of 8"),
+        (["--seqlen", "0"], "0; allowed: 1 or more"),
+        (["--peers", "triton"], "invalid choice: 'triton'"),
+    ],
+)
+def test_bad_options_are_named(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", *options])
+    assert message in capsys.readouterr().err
+
+
 def test_the_script_refuses_without_a_gpu() -> None:
     script = ROOT / "benchmarks" / "python" / "bench_attention.py"
     hidden = {

@@ -26,14 +26,14 @@ from limelight.bench.peers import OURS, PEERS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("--headdim", type=int, nargs="+", default=list(cases.HEADDIMS))
-    parser.add_argument("--seqlen", type=int, nargs="+", default=list(cases.SEQLENS))
+    parser.add_argument("--headdim", type=_headdim, nargs="+", default=list(cases.HEADDIMS))
+    parser.add_argument("--seqlen", type=_positive, nargs="+", default=list(cases.SEQLENS))
     parser.add_argument("--mask", choices=("full", "causal"), nargs="+", default=["full", "causal"])
     parser.add_argument("--direction", choices=cases.DIRECTIONS, default="forward")
     parser.add_argument("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
-    parser.add_argument("--tokens", type=int, default=cases.TOKENS, help="batch * seqlen")
+    parser.add_argument("--tokens", type=_positive, default=cases.TOKENS, help="batch * seqlen")
     parser.add_argument("--peers", choices=tuple(PEERS), nargs="+", default=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=Plan.rounds)
+    parser.add_argument("--rounds", type=_positive, default=Plan.rounds)
     parser.add_argument(
         "--json", action="store_true", help="print the report as JSON, not as a table"
     )
@@ -41,6 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, help="also write the JSON report to this file, case by case"
     )
     parser.add_argument("--plot", type=Path, help="also draw TFLOP/s over seqlen into this image")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}; allowed: 1 or more")
+    return number
+
+
+def _headdim(text: str) -> int:
+    number = int(text)
+    if number % 8 or not 8 <= number <= 256:
+        raise argparse.ArgumentTypeError(f"{number}; allowed: multiples of 8 from 8 to 256")
+    return number
 
 
 def run(arguments: argparse.Namespace) -> int:
