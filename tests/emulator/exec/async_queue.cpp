@@ -34,7 +34,8 @@ void AsyncQueue::turn(Cluster& cluster) {
         return;
     }
     switch (cluster.launch->options.schedule) {
-        case Schedule::late: return;
+        case Schedule::late:
+            return;
         case Schedule::early:
         case Schedule::fair: {
             const bool early = cluster.launch->options.schedule == Schedule::early;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// atom and red: really atomic on the host for global memory, CTAs of one cluster share a host thread.
+// atom and red: really atomic on the host for global memory, CTAs of one cluster share a host
+// thread.
 #include <algorithm>
 #include <cstring>
 
@@ -29,46 +30,76 @@ struct Atomic {
 uint64_t apply(Op op, Type t, uint64_t old, uint64_t b, uint64_t c) {
     auto as_float = [](uint64_t v) { return std::bit_cast<float>(static_cast<uint32_t>(v)); };
     switch (op) {
-        case Op::and_: return old & b;
-        case Op::or_: return old | b;
-        case Op::xor_: return old ^ b;
-        case Op::exch: return b;
-        case Op::cas: return old == b ? c : old;
-        case Op::inc: return static_cast<uint32_t>(old) >= static_cast<uint32_t>(b) ? 0 : static_cast<uint32_t>(old + 1);
+        case Op::and_:
+            return old & b;
+        case Op::or_:
+            return old | b;
+        case Op::xor_:
+            return old ^ b;
+        case Op::exch:
+            return b;
+        case Op::cas:
+            return old == b ? c : old;
+        case Op::inc:
+            return static_cast<uint32_t>(old) >= static_cast<uint32_t>(b)
+                       ? 0
+                       : static_cast<uint32_t>(old + 1);
         case Op::dec:
-            return old == 0 || static_cast<uint32_t>(old) > static_cast<uint32_t>(b) ? static_cast<uint32_t>(b) : static_cast<uint32_t>(old - 1);
+            return old == 0 || static_cast<uint32_t>(old) > static_cast<uint32_t>(b)
+                       ? static_cast<uint32_t>(b)
+                       : static_cast<uint32_t>(old - 1);
         case Op::add:
             switch (t) {
                 case Type::f32: {
                     const float r = as_float(old) + as_float(b);
                     return std::bit_cast<uint32_t>(num::f32_canonical(r));
                 }
-                case Type::f64: return std::bit_cast<uint64_t>(std::bit_cast<double>(old) + std::bit_cast<double>(b));
-                case Type::f16: return num::f16_add(static_cast<uint16_t>(old), static_cast<uint16_t>(b));
-                case Type::bf16: return num::bf16_add(static_cast<uint16_t>(old), static_cast<uint16_t>(b));
-                case Type::f16x2: return num::packed(static_cast<uint32_t>(old), static_cast<uint32_t>(b), num::f16_add);
-                case Type::bf16x2: return num::packed(static_cast<uint32_t>(old), static_cast<uint32_t>(b), num::bf16_add);
-                default: return old + b;
+                case Type::f64:
+                    return std::bit_cast<uint64_t>(std::bit_cast<double>(old) +
+                                                   std::bit_cast<double>(b));
+                case Type::f16:
+                    return num::f16_add(static_cast<uint16_t>(old), static_cast<uint16_t>(b));
+                case Type::bf16:
+                    return num::bf16_add(static_cast<uint16_t>(old), static_cast<uint16_t>(b));
+                case Type::f16x2:
+                    return num::packed(static_cast<uint32_t>(old), static_cast<uint32_t>(b),
+                                       num::f16_add);
+                case Type::bf16x2:
+                    return num::packed(static_cast<uint32_t>(old), static_cast<uint32_t>(b),
+                                       num::bf16_add);
+                default:
+                    return old + b;
             }
-        default: break;
+        default:
+            break;
     }
     const bool low = op == Op::min;
     auto pick = [&](auto x, auto y) { return low ? std::min(x, y) : std::max(x, y); };
     auto half_pair = [&](auto minimum, auto maximum) -> uint64_t {
-        auto f = [&](uint16_t x, uint16_t y) { return low ? minimum(x, y, false) : maximum(x, y, false); };
-        return ptx::bytes_of(t) == 4 ? num::packed(static_cast<uint32_t>(old), static_cast<uint32_t>(b), f)
-                                     : f(static_cast<uint16_t>(old), static_cast<uint16_t>(b));
+        auto f = [&](uint16_t x, uint16_t y) {
+            return low ? minimum(x, y, false) : maximum(x, y, false);
+        };
+        return ptx::bytes_of(t) == 4
+                   ? num::packed(static_cast<uint32_t>(old), static_cast<uint32_t>(b), f)
+                   : f(static_cast<uint16_t>(old), static_cast<uint16_t>(b));
     };
     switch (t) {
-        case Type::s32: return static_cast<uint32_t>(pick(static_cast<int32_t>(old), static_cast<int32_t>(b)));
-        case Type::u32: return pick(static_cast<uint32_t>(old), static_cast<uint32_t>(b));
-        case Type::s64: return static_cast<uint64_t>(pick(static_cast<int64_t>(old), static_cast<int64_t>(b)));
-        case Type::u64: return pick(old, b);
+        case Type::s32:
+            return static_cast<uint32_t>(pick(static_cast<int32_t>(old), static_cast<int32_t>(b)));
+        case Type::u32:
+            return pick(static_cast<uint32_t>(old), static_cast<uint32_t>(b));
+        case Type::s64:
+            return static_cast<uint64_t>(pick(static_cast<int64_t>(old), static_cast<int64_t>(b)));
+        case Type::u64:
+            return pick(old, b);
         case Type::f16:
-        case Type::f16x2: return half_pair(num::f16_min, num::f16_max);
+        case Type::f16x2:
+            return half_pair(num::f16_min, num::f16_max);
         case Type::bf16:
-        case Type::bf16x2: return half_pair(num::bf16_min, num::bf16_max);
-        default: return pick(old, b);
+        case Type::bf16x2:
+            return half_pair(num::bf16_min, num::bf16_max);
+        default:
+            return pick(old, b);
     }
 }
 
@@ -78,7 +109,8 @@ uint64_t swap_in(uint8_t* at, const Atomic& a, uint64_t b, uint64_t c) {
     T old = __atomic_load_n(p, __ATOMIC_RELAXED);
     while (true) {
         const T wanted = static_cast<T>(apply(a.op, a.memory.type, old, b, c));
-        if (__atomic_compare_exchange_n(p, &old, wanted, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        if (__atomic_compare_exchange_n(p, &old, wanted, false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
             return old;
         }
     }
@@ -120,12 +152,20 @@ void atom(Warp& w, const Instr& i, uint32_t active) {
             uint8_t* at = r.host[l] + e * m.bytes;
             uint64_t old;
             switch (m.bytes) {
-                case 2: old = swap_in<uint16_t>(at, a, b, c); break;
-                case 4: old = swap_in<uint32_t>(at, a, b, c); break;
-                default: old = swap_in<uint64_t>(at, a, b, c); break;
+                case 2:
+                    old = swap_in<uint16_t>(at, a, b, c);
+                    break;
+                case 4:
+                    old = swap_in<uint32_t>(at, a, b, c);
+                    break;
+                default:
+                    old = swap_in<uint64_t>(at, a, b, c);
+                    break;
             }
             failed |= a.op == Op::cas && old != b;
-            moved |= a.op == Op::cas ? old == b : a.op != Op::or_ && a.op != Op::exch && !(a.op == Op::add && b == 0);
+            moved |= a.op == Op::cas
+                         ? old == b
+                         : a.op != Op::or_ && a.op != Op::exch && !(a.op == Op::add && b == 0);
             if (a.result[e] != kNoRef) {
                 if (wide) {
                     w.u64(a.result[e])[l] = old;
@@ -141,8 +181,10 @@ void atom(Warp& w, const Instr& i, uint32_t active) {
 }
 
 Op op_named(std::string_view n, bool& known) {
-    constexpr std::pair<std::string_view, Op> kOps[] = {{"and", Op::and_}, {"or", Op::or_},   {"xor", Op::xor_}, {"exch", Op::exch}, {"cas", Op::cas},
-                                                        {"add", Op::add},  {"inc", Op::inc}, {"dec", Op::dec},  {"min", Op::min},   {"max", Op::max}};
+    constexpr std::pair<std::string_view, Op> kOps[] = {
+        {"and", Op::and_}, {"or", Op::or_},  {"xor", Op::xor_}, {"exch", Op::exch},
+        {"cas", Op::cas},  {"add", Op::add}, {"inc", Op::inc},  {"dec", Op::dec},
+        {"min", Op::min},  {"max", Op::max}};
     for (auto [name, op] : kOps) {
         if (n == name) {
             known = true;
@@ -155,8 +197,9 @@ Op op_named(std::string_view n, bool& known) {
 Instr decode_atomic(const ptx::Statement& s, DecodeContext& c, bool returns) {
     Atomic a;
     const size_t at = returns ? 1 : 0;
-    a.memory = decode_memory(s, c, c.operand(at),
-                             {"and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max", "noftz"});
+    a.memory = decode_memory(
+        s, c, c.operand(at),
+        {"and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max", "noftz"});
     bool known = false;
     for (std::string_view p : s.parts) {
         bool here = false;
@@ -172,7 +215,11 @@ Instr decode_atomic(const ptx::Statement& s, DecodeContext& c, bool returns) {
     m.strong = true;
     m.scope = s.has("cta") ? 0 : s.has("cluster") ? 1 : s.has("sys") ? 3 : 2;
     auto list = [&](const Operand& o, Ref* out, bool target) {
-        auto one = [&](const Operand& x) { return x.kind == Operand::Kind::sink ? kNoRef : target ? c.target(x, m.type) : c.source(x, m.type); };
+        auto one = [&](const Operand& x) {
+            return x.kind == Operand::Kind::sink ? kNoRef
+                   : target                      ? c.target(x, m.type)
+                                                 : c.source(x, m.type);
+        };
         if (m.count == 1) {
             out[0] = one(o);
             return;

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "exec/lanes.h"
-#include "exec/synchronise.h"
 #include "exec/observe.h"
+#include "exec/synchronise.h"
 
 namespace emu {
 
@@ -24,7 +24,8 @@ uint32_t whole(uint32_t threads) {
 
 std::string describe_bar(Warp& w, const Wait& wait) {
     const NamedBarrier& b = w.cta->barriers[wait.a];
-    return "bar " + std::to_string(wait.a) + " (" + std::to_string(b.arrived) + " of " + std::to_string(b.expected) + " threads arrived)";
+    return "bar " + std::to_string(wait.a) + " (" + std::to_string(b.arrived) + " of " +
+           std::to_string(b.expected) + " threads arrived)";
 }
 
 bool bar_ready(Warp& w, const Wait& wait) {
@@ -34,10 +35,17 @@ bool bar_ready(Warp& w, const Wait& wait) {
     }
     const Instr& i = w.code[wait.pc];
     switch (static_cast<Kind>(i.small)) {
-        case Kind::popc: each(w.u32(i.r[0]), wait.lanes, [&](int) { return b.result_popc; }); break;
-        case Kind::and_: w.set_pred(i.p[0], b.result_all ? kAllLanes : 0, wait.lanes); break;
-        case Kind::or_: w.set_pred(i.p[0], b.result_any ? kAllLanes : 0, wait.lanes); break;
-        default: break;
+        case Kind::popc:
+            each(w.u32(i.r[0]), wait.lanes, [&](int) { return b.result_popc; });
+            break;
+        case Kind::and_:
+            w.set_pred(i.p[0], b.result_all ? kAllLanes : 0, wait.lanes);
+            break;
+        case Kind::or_:
+            w.set_pred(i.p[0], b.result_any ? kAllLanes : 0, wait.lanes);
+            break;
+        default:
+            break;
     }
     observe_barrier_wait(w, static_cast<uint32_t>(wait.a));
     return true;
@@ -50,7 +58,8 @@ void bar(Warp& w, const Instr& i, uint32_t active) {
     const int lane = __builtin_ctz(active);
     const uint32_t id = w.u32(i.r[1])[lane];
     if (id >= kBarriers) {
-        w.fail(fault::kIllegalInstruction, "bar with barrier " + std::to_string(id) + "; there are 16", lane);
+        w.fail(fault::kIllegalInstruction,
+               "bar with barrier " + std::to_string(id) + "; there are 16", lane);
     }
     const uint32_t given = i.r[2] == kNoRef ? 0 : w.u32(i.r[2])[lane];
     const Kind kind = static_cast<Kind>(i.small);
@@ -105,7 +114,8 @@ bool warp_sync_ready(Warp& w, const Wait& wait) {
 }
 
 void warp_sync(Warp& w, const Instr& i, uint32_t active) {
-    const uint32_t* masks = w.u32(i.r[1]);  // tiles of a warp may come together, each with its own mask
+    const uint32_t* masks =
+        w.u32(i.r[1]);  // tiles of a warp may come together, each with its own mask
     uint32_t members = 0;
     for_lanes(active, [&](int l) { members |= masks[l]; });
     if ((members & w.live & ~active) == 0) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Bitwise and shift instructions: and or xor not cnot lop3 shl shr shf prmt bfe bfi popc clz bfind brev fns szext bmsk.
+// Bitwise and shift instructions: and or xor not cnot lop3 shl shr shf prmt bfe bfi popc clz bfind
+// brev fns szext bmsk.
 #include <bit>
 
 #include "exec/lanes.h"
@@ -81,19 +82,27 @@ struct Brev {
 template <class Op>
 Handler bitwise2(Type t) {
     switch (ptx::bytes_of(t)) {
-        case 2: return map2<uint16_t, uint16_t, uint16_t, Op>;
-        case 4: return map2<uint32_t, uint32_t, uint32_t, Op>;
-        case 8: return map2<uint64_t, uint64_t, uint64_t, Op>;
-        default: return nullptr;
+        case 2:
+            return map2<uint16_t, uint16_t, uint16_t, Op>;
+        case 4:
+            return map2<uint32_t, uint32_t, uint32_t, Op>;
+        case 8:
+            return map2<uint64_t, uint64_t, uint64_t, Op>;
+        default:
+            return nullptr;
     }
 }
 template <class Op>
 Handler bitwise1(Type t) {
     switch (ptx::bytes_of(t)) {
-        case 2: return map1<uint16_t, uint16_t, Op>;
-        case 4: return map1<uint32_t, uint32_t, Op>;
-        case 8: return map1<uint64_t, uint64_t, Op>;
-        default: return nullptr;
+        case 2:
+            return map1<uint16_t, uint16_t, Op>;
+        case 4:
+            return map1<uint32_t, uint32_t, Op>;
+        case 8:
+            return map1<uint64_t, uint64_t, Op>;
+        default:
+            return nullptr;
     }
 }
 
@@ -149,26 +158,40 @@ Instr decode_shr(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
     Handler run = nullptr;
     switch (t) {
-        case Type::s16: run = map2<int16_t, int16_t, uint32_t, Shr>; break;
-        case Type::s32: run = map2<int32_t, int32_t, uint32_t, Shr>; break;
-        case Type::s64: run = map2<int64_t, int64_t, uint32_t, Shr>; break;
+        case Type::s16:
+            run = map2<int16_t, int16_t, uint32_t, Shr>;
+            break;
+        case Type::s32:
+            run = map2<int32_t, int32_t, uint32_t, Shr>;
+            break;
+        case Type::s64:
+            run = map2<int64_t, int64_t, uint32_t, Shr>;
+            break;
         case Type::u16:
-        case Type::b16: run = map2<uint16_t, uint16_t, uint32_t, Shr>; break;
+        case Type::b16:
+            run = map2<uint16_t, uint16_t, uint32_t, Shr>;
+            break;
         case Type::u32:
-        case Type::b32: run = map2<uint32_t, uint32_t, uint32_t, Shr>; break;
+        case Type::b32:
+            run = map2<uint32_t, uint32_t, uint32_t, Shr>;
+            break;
         case Type::u64:
-        case Type::b64: run = map2<uint64_t, uint64_t, uint32_t, Shr>; break;
-        default: c.unknown(s.parts.back());
+        case Type::b64:
+            run = map2<uint64_t, uint64_t, uint32_t, Shr>;
+            break;
+        default:
+            c.unknown(s.parts.back());
     }
     return pack(c, run, {t, t, Type::u32});
 }
 
 Instr decode_shf(const ptx::Statement& s, DecodeContext& c) {
     const bool left = s.has("l"), wrap = s.has("wrap");
-    Handler run = left ? (wrap ? map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<true, true>>
-                               : map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<true, false>>)
-                       : (wrap ? map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<false, true>>
-                               : map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<false, false>>);
+    Handler run = left
+                      ? (wrap ? map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<true, true>>
+                              : map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<true, false>>)
+                      : (wrap ? map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<false, true>>
+                              : map3<uint32_t, uint32_t, uint32_t, uint32_t, Funnel<false, false>>);
     return pack(c, run, {Type::b32, Type::b32, Type::b32, Type::b32});
 }
 
@@ -232,13 +255,26 @@ Instr decode_lop3(const ptx::Statement& s, DecodeContext& c) {
     if (!with_pred) {
         using F = uint32_t;
         switch (i.imm) {
-            case 0x80: i.run = map3<F, F, F, F, Lop3Fixed<0x80>>; break;
-            case 0x96: i.run = map3<F, F, F, F, Lop3Fixed<0x96>>; break;
-            case 0xca: i.run = map3<F, F, F, F, Lop3Fixed<0xca>>; break;
-            case 0xea: i.run = map3<F, F, F, F, Lop3Fixed<0xea>>; break;
-            case 0xf8: i.run = map3<F, F, F, F, Lop3Fixed<0xf8>>; break;
-            case 0xfe: i.run = map3<F, F, F, F, Lop3Fixed<0xfe>>; break;
-            default: break;
+            case 0x80:
+                i.run = map3<F, F, F, F, Lop3Fixed<0x80>>;
+                break;
+            case 0x96:
+                i.run = map3<F, F, F, F, Lop3Fixed<0x96>>;
+                break;
+            case 0xca:
+                i.run = map3<F, F, F, F, Lop3Fixed<0xca>>;
+                break;
+            case 0xea:
+                i.run = map3<F, F, F, F, Lop3Fixed<0xea>>;
+                break;
+            case 0xf8:
+                i.run = map3<F, F, F, F, Lop3Fixed<0xf8>>;
+                break;
+            case 0xfe:
+                i.run = map3<F, F, F, F, Lop3Fixed<0xfe>>;
+                break;
+            default:
+                break;
         }
     }
     return i;
@@ -264,9 +300,12 @@ inline uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
 inline uint32_t selector_of(uint32_t mode, uint32_t c) {
     const uint32_t n = c & 3;
     switch (mode) {
-        case 1: return (n) | (n + 1) << 4 | (n + 2) << 8 | (n + 3) << 12;
-        case 2: return (n) | ((n + 7) & 7) << 4 | ((n + 6) & 7) << 8 | ((n + 5) & 7) << 12;
-        case 3: return n * 0x1111;
+        case 1:
+            return (n) | (n + 1) << 4 | (n + 2) << 8 | (n + 3) << 12;
+        case 2:
+            return (n) | ((n + 7) & 7) << 4 | ((n + 6) & 7) << 8 | ((n + 5) & 7) << 12;
+        case 3:
+            return n * 0x1111;
         case 4: {
             uint32_t s = 0;
             for (uint32_t k = 0; k < 4; ++k) {
@@ -281,8 +320,10 @@ inline uint32_t selector_of(uint32_t mode, uint32_t c) {
             }
             return s;
         }
-        case 6: return n & 1 ? 0x3232 : 0x1010;
-        default: return c;
+        case 6:
+            return n & 1 ? 0x3232 : 0x1010;
+        default:
+            return c;
     }
 }
 
@@ -291,7 +332,8 @@ void prmt(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* b = w.u32(i.r[2]);
     const uint32_t* c = w.u32(i.r[3]);
     const uint32_t mode = i.small;
-    each_active(w.u32(i.r[0]), active, [&](int l) { return permute(a[l], b[l], selector_of(mode, c[l])); });
+    each_active(w.u32(i.r[0]), active,
+                [&](int l) { return permute(a[l], b[l], selector_of(mode, c[l])); });
 }
 
 // Constant selector without sign replication: each byte is one shift of the pair.
@@ -299,10 +341,12 @@ void prmt_constant(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* a = w.u32(i.r[1]);
     const uint32_t* b = w.u32(i.r[2]);
     const auto s = static_cast<uint32_t>(i.imm);
-    const uint32_t s0 = 8 * (s & 7), s1 = 8 * (s >> 4 & 7), s2 = 8 * (s >> 8 & 7), s3 = 8 * (s >> 12 & 7);
+    const uint32_t s0 = 8 * (s & 7), s1 = 8 * (s >> 4 & 7), s2 = 8 * (s >> 8 & 7),
+                   s3 = 8 * (s >> 12 & 7);
     each(w.u32(i.r[0]), active, [&](int l) {
         const uint64_t v = static_cast<uint64_t>(b[l]) << 32 | a[l];
-        return (static_cast<uint32_t>(v >> s0) & 0xff) | (static_cast<uint32_t>(v >> s1) & 0xff) << 8 |
+        return (static_cast<uint32_t>(v >> s0) & 0xff) |
+               (static_cast<uint32_t>(v >> s1) & 0xff) << 8 |
                (static_cast<uint32_t>(v >> s2) & 0xff) << 16 | static_cast<uint32_t>(v >> s3) << 24;
     });
 }
@@ -336,9 +380,11 @@ struct Bfe {
         // Bits beyond the top are the sign (signed) or zero.
         const uint32_t top = pos + len - 1 < kBits - 1 ? pos + len - 1 : kBits - 1;
         const bool sign = std::is_signed_v<T> && (static_cast<Un>(a) >> top & 1);
-        const Un shifted = pos >= kBits ? (sign ? static_cast<Un>(~Un{0}) : Un{0}) : static_cast<Un>(static_cast<Un>(a) >> pos);
+        const Un shifted = pos >= kBits ? (sign ? static_cast<Un>(~Un{0}) : Un{0})
+                                        : static_cast<Un>(static_cast<Un>(a) >> pos);
         const uint32_t have = top + 1 > pos ? top + 1 - pos : 0;  // bits that come from a
-        const Un mask = have >= kBits ? static_cast<Un>(~Un{0}) : static_cast<Un>((Un{1} << have) - 1);
+        const Un mask =
+            have >= kBits ? static_cast<Un>(~Un{0}) : static_cast<Un>((Un{1} << have) - 1);
         Un r = shifted & mask;
         if (sign) {
             r |= static_cast<Un>(~mask);
@@ -366,7 +412,8 @@ void bfi(Warp& w, const Instr& i, uint32_t active) {
     const Plane<T>* b = w.at<Plane<T>>(i.r[2]);
     const uint32_t* c = w.u32(i.r[3]);
     const uint32_t* d = w.u32(i.r[4]);
-    each_active(w.at<Plane<T>>(i.r[0]), active, [&](int l) { return Bfi<T>()(a[l], b[l], c[l], d[l]); });
+    each_active(w.at<Plane<T>>(i.r[0]), active,
+                [&](int l) { return Bfi<T>()(a[l], b[l], c[l], d[l]); });
 }
 
 Instr decode_bfe(const ptx::Statement& s, DecodeContext& c) {
@@ -380,7 +427,8 @@ Instr decode_bfe(const ptx::Statement& s, DecodeContext& c) {
 
 Instr decode_bfi(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
-    return pack(c, ptx::bytes_of(t) == 8 ? bfi<uint64_t> : bfi<uint32_t>, {t, t, t, Type::u32, Type::u32});
+    return pack(c, ptx::bytes_of(t) == 8 ? bfi<uint64_t> : bfi<uint32_t>,
+                {t, t, t, Type::u32, Type::u32});
 }
 
 // ---- counting ----
@@ -401,7 +449,8 @@ template <class T, bool kShift>
 struct Bfind {
     uint32_t operator()(T a) const {
         using Un = std::make_unsigned_t<T>;
-        const Un v = std::is_signed_v<T> && a < 0 ? static_cast<Un>(~static_cast<Un>(a)) : static_cast<Un>(a);
+        const Un v = std::is_signed_v<T> && a < 0 ? static_cast<Un>(~static_cast<Un>(a))
+                                                  : static_cast<Un>(a);
         if (v == 0) {
             return 0xffffffff;
         }
@@ -412,21 +461,29 @@ struct Bfind {
 
 Instr decode_popc(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
-    return pack(c, ptx::bytes_of(t) == 8 ? map1<uint32_t, uint64_t, Popc> : map1<uint32_t, uint32_t, Popc>, {Type::u32, t});
+    return pack(
+        c, ptx::bytes_of(t) == 8 ? map1<uint32_t, uint64_t, Popc> : map1<uint32_t, uint32_t, Popc>,
+        {Type::u32, t});
 }
 
 Instr decode_clz(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
-    return pack(c, ptx::bytes_of(t) == 8 ? map1<uint32_t, uint64_t, Clz> : map1<uint32_t, uint32_t, Clz>, {Type::u32, t});
+    return pack(
+        c, ptx::bytes_of(t) == 8 ? map1<uint32_t, uint64_t, Clz> : map1<uint32_t, uint32_t, Clz>,
+        {Type::u32, t});
 }
 
 template <bool kShift>
 Handler bfind_for(Type t) {
     switch (t) {
-        case Type::u32: return map1<uint32_t, uint32_t, Bfind<uint32_t, kShift>>;
-        case Type::s32: return map1<uint32_t, int32_t, Bfind<int32_t, kShift>>;
-        case Type::u64: return map1<uint32_t, uint64_t, Bfind<uint64_t, kShift>>;
-        default: return map1<uint32_t, int64_t, Bfind<int64_t, kShift>>;
+        case Type::u32:
+            return map1<uint32_t, uint32_t, Bfind<uint32_t, kShift>>;
+        case Type::s32:
+            return map1<uint32_t, int32_t, Bfind<int32_t, kShift>>;
+        case Type::u64:
+            return map1<uint32_t, uint64_t, Bfind<uint64_t, kShift>>;
+        default:
+            return map1<uint32_t, int64_t, Bfind<int64_t, kShift>>;
     }
 }
 
@@ -456,7 +513,8 @@ struct Fns {
 };
 
 Instr decode_fns(const ptx::Statement&, DecodeContext& c) {
-    return pack(c, scalar3<uint32_t, uint32_t, uint32_t, int32_t, Fns>, {Type::b32, Type::b32, Type::b32, Type::s32});
+    return pack(c, scalar3<uint32_t, uint32_t, uint32_t, int32_t, Fns>,
+                {Type::b32, Type::b32, Type::b32, Type::s32});
 }
 
 template <bool kSigned, bool kWrap>
@@ -469,7 +527,8 @@ struct Szext {
         if (n == 0) {
             return 0;
         }
-        return kSigned ? static_cast<uint32_t>(static_cast<int32_t>(a << (32 - n)) >> (32 - n)) : a & ((1u << n) - 1);
+        return kSigned ? static_cast<uint32_t>(static_cast<int32_t>(a << (32 - n)) >> (32 - n))
+                       : a & ((1u << n) - 1);
     }
 };
 
@@ -477,8 +536,10 @@ Instr decode_szext(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
     const bool wrap = s.has("wrap");
     using F = uint32_t;
-    Handler run = t == Type::s32 ? (wrap ? map2<F, F, F, Szext<true, true>> : map2<F, F, F, Szext<true, false>>)
-                                 : (wrap ? map2<F, F, F, Szext<false, true>> : map2<F, F, F, Szext<false, false>>);
+    Handler run =
+        t == Type::s32
+            ? (wrap ? map2<F, F, F, Szext<true, true>> : map2<F, F, F, Szext<true, false>>)
+            : (wrap ? map2<F, F, F, Szext<false, true>> : map2<F, F, F, Szext<false, false>>);
     return pack(c, run, {t, t, Type::u32});
 }
 
@@ -495,7 +556,8 @@ struct Bmsk {
 
 Instr decode_bmsk(const ptx::Statement& s, DecodeContext& c) {
     using F = uint32_t;
-    return pack(c, s.has("wrap") ? map2<F, F, F, Bmsk<true>> : map2<F, F, F, Bmsk<false>>, {Type::b32, Type::b32, Type::b32});
+    return pack(c, s.has("wrap") ? map2<F, F, F, Bmsk<true>> : map2<F, F, F, Bmsk<false>>,
+                {Type::b32, Type::b32, Type::b32});
 }
 
 const RegisterFamily kFamilies[] = {

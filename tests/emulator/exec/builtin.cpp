@@ -14,14 +14,18 @@ namespace {
 template <class T>
 T argument(Warp& w, int lane, uint32_t offset) {
     T v;
-    std::memcpy(&v, w.frame.data() + static_cast<size_t>(lane) * w.launch->program->frame_bytes + offset, sizeof v);
+    std::memcpy(
+        &v, w.frame.data() + static_cast<size_t>(lane) * w.launch->program->frame_bytes + offset,
+        sizeof v);
     return v;
 }
 
 template <class T>
 void result(Warp& w, int lane, uint32_t offset, T value) {
     if (offset != ~0u) {
-        std::memcpy(w.frame.data() + static_cast<size_t>(lane) * w.launch->program->frame_bytes + offset, &value, sizeof value);
+        std::memcpy(
+            w.frame.data() + static_cast<size_t>(lane) * w.launch->program->frame_bytes + offset,
+            &value, sizeof value);
     }
 }
 
@@ -73,26 +77,39 @@ std::string format(Warp& w, int lane, const std::string& text, uint64_t argument
         char buffer[512];
         buffer[0] = 0;
         switch (kind) {
-            case '%': out.push_back('%'); continue;
+            case '%':
+                out.push_back('%');
+                continue;
             case 'd':
             case 'i':
                 std::snprintf(buffer, sizeof buffer, (spec + "lld").c_str(),
-                              longs ? static_cast<long long>(take(8)) : static_cast<long long>(static_cast<int32_t>(take(4))));
+                              longs ? static_cast<long long>(take(8))
+                                    : static_cast<long long>(static_cast<int32_t>(take(4))));
                 break;
             case 'u':
             case 'x':
             case 'X':
             case 'o':
-                std::snprintf(buffer, sizeof buffer, (spec + "ll" + kind).c_str(), static_cast<unsigned long long>(take(longs ? 8 : 4)));
+                std::snprintf(buffer, sizeof buffer, (spec + "ll" + kind).c_str(),
+                              static_cast<unsigned long long>(take(longs ? 8 : 4)));
                 break;
-            case 'c': std::snprintf(buffer, sizeof buffer, (spec + "c").c_str(), static_cast<int>(take(4))); break;
+            case 'c':
+                std::snprintf(buffer, sizeof buffer, (spec + "c").c_str(),
+                              static_cast<int>(take(4)));
+                break;
             case 's': {
                 const std::string inner = device_string(w, take(8), lane);
                 std::snprintf(buffer, sizeof buffer, (spec + "s").c_str(), inner.c_str());
                 break;
             }
-            case 'p': std::snprintf(buffer, sizeof buffer, "0x%llx", static_cast<unsigned long long>(take(8))); break;
-            default: std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(), std::bit_cast<double>(take(8))); break;
+            case 'p':
+                std::snprintf(buffer, sizeof buffer, "0x%llx",
+                              static_cast<unsigned long long>(take(8)));
+                break;
+            default:
+                std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(),
+                              std::bit_cast<double>(take(8)));
+                break;
         }
         out += buffer;
         ++count;
@@ -112,7 +129,8 @@ void print(Warp& w, const std::string& text) {
 void vprintf_(Warp& w, uint32_t active, const uint32_t* a, uint32_t r) {
     for_lanes(active, [&](int l) {
         int count = 0;
-        print(w, format(w, l, device_string(w, argument<uint64_t>(w, l, a[0]), l), argument<uint64_t>(w, l, a[1]), count));
+        print(w, format(w, l, device_string(w, argument<uint64_t>(w, l, a[0]), l),
+                        argument<uint64_t>(w, l, a[1]), count));
         result(w, l, r, count);
     });
 }
@@ -120,8 +138,10 @@ void vprintf_(Warp& w, uint32_t active, const uint32_t* a, uint32_t r) {
 void assertfail(Warp& w, uint32_t active, const uint32_t* a, uint32_t) {
     const int l = __builtin_ctz(active);
     w.fail(fault::kAssert,
-           device_string(w, argument<uint64_t>(w, l, a[1]), l) + ":" + std::to_string(argument<uint32_t>(w, l, a[2])) + ": " +
-               device_string(w, argument<uint64_t>(w, l, a[3]), l) + ": Assertion `" + device_string(w, argument<uint64_t>(w, l, a[0]), l) + "` failed",
+           device_string(w, argument<uint64_t>(w, l, a[1]), l) + ":" +
+               std::to_string(argument<uint32_t>(w, l, a[2])) + ": " +
+               device_string(w, argument<uint64_t>(w, l, a[3]), l) + ": Assertion `" +
+               device_string(w, argument<uint64_t>(w, l, a[0]), l) + "` failed",
            l);
 }
 
@@ -134,7 +154,8 @@ void malloc_(Warp& w, uint32_t active, const uint32_t* a, uint32_t r) {
 }
 
 void free_(Warp& w, uint32_t active, const uint32_t* a, uint32_t) {
-    for_lanes(active, [&](int l) { std::free(reinterpret_cast<void*>(argument<uint64_t>(w, l, a[0]))); });
+    for_lanes(active,
+              [&](int l) { std::free(reinterpret_cast<void*>(argument<uint64_t>(w, l, a[0]))); });
 }
 
 }  // namespace

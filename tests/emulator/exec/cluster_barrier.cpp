@@ -20,7 +20,8 @@ void arrive(Warp& w, const Instr& i, uint32_t active) {
     Cluster& cluster = *w.cluster;
     auto& mine = w.slots.get<Arrival>(kSlotOther);
     if (mine.lanes & active) {
-        w.fail(fault::kLaunchFailure, "barrier.cluster.arrive twice without barrier.cluster.wait", __builtin_ctz(mine.lanes & active));
+        w.fail(fault::kLaunchFailure, "barrier.cluster.arrive twice without barrier.cluster.wait",
+               __builtin_ctz(mine.lanes & active));
     }
     mine.generation = cluster.barrier_generation;
     mine.lanes |= active;
@@ -34,7 +35,8 @@ std::string describe(Warp& w, const Wait&) {
     for (const auto& cta : w.cluster->ctas) {
         live += cta->live_threads;
     }
-    return "barrier.cluster (" + std::to_string(w.cluster->barrier_arrived) + " of " + std::to_string(live) + " threads arrived)";
+    return "barrier.cluster (" + std::to_string(w.cluster->barrier_arrived) + " of " +
+           std::to_string(live) + " threads arrived)";
 }
 
 bool ready(Warp& w, const Wait& wait) {
@@ -47,7 +49,8 @@ void wait(Warp& w, const Instr& i, uint32_t active) {
     }
     auto& mine = w.slots.get<Arrival>(kSlotOther);
     if ((active & ~mine.lanes) != 0) {
-        w.fail(fault::kLaunchFailure, "barrier.cluster.wait without barrier.cluster.arrive", __builtin_ctz(active & ~mine.lanes));
+        w.fail(fault::kLaunchFailure, "barrier.cluster.wait without barrier.cluster.arrive",
+               __builtin_ctz(active & ~mine.lanes));
     }
     if (w.cluster->barrier_generation == mine.generation) {
         Wait blocked;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// bra, brx.idx, call, ret, exit, trap, nanosleep, membar/fence, griddepcontrol, setmaxnreg, pmevent.
+// bra, brx.idx, call, ret, exit, trap, nanosleep, membar/fence, griddepcontrol, setmaxnreg,
+// pmevent.
 #include <atomic>
 #include <cstring>
 
@@ -37,7 +38,9 @@ void brx(Warp& w, const Instr& i, uint32_t active) {
     while (rest) {
         const uint32_t value = index[__builtin_ctz(rest)];
         if (value >= table.size()) {
-            w.fail(fault::kIllegalInstruction, "brx.idx with index " + std::to_string(value) + " of " + std::to_string(table.size()) + " targets",
+            w.fail(fault::kIllegalInstruction,
+                   "brx.idx with index " + std::to_string(value) + " of " +
+                       std::to_string(table.size()) + " targets",
                    __builtin_ctz(rest));
         }
         uint32_t same = 0;
@@ -47,7 +50,8 @@ void brx(Warp& w, const Instr& i, uint32_t active) {
             w.branch(same, table[value]);
             return;
         }
-        // Each target's lanes leave the group; the last ones (or those switched off) stay as the running group.
+        // Each target's lanes leave the group; the last ones (or those switched off) stay as the
+        // running group.
         Group other;
         other.stack = w.current.stack;
         other.penalty = w.current.penalty;
@@ -89,8 +93,9 @@ struct Call {
     uint32_t function = ~0u;  // index in Module::functions, ~0u: indirect
     Builtin builtin = nullptr;
     const ptx::Function* callee = nullptr;
-    std::vector<uint32_t> arguments, argument_bytes, results, result_bytes;  // frame offsets of the actual ones
-    std::vector<std::vector<uint32_t>> formal_arguments, formal_results;     // by function index
+    std::vector<uint32_t> arguments, argument_bytes, results,
+        result_bytes;  // frame offsets of the actual ones
+    std::vector<std::vector<uint32_t>> formal_arguments, formal_results;  // by function index
 };
 
 void copy_frame(Warp& w, uint32_t lanes, uint32_t from, uint32_t to, uint32_t bytes) {
@@ -117,7 +122,8 @@ void enter(Warp& w, const Call& call, uint32_t function, uint32_t lanes) {
 void call_direct(Warp& w, const Instr& i, uint32_t active) {
     const auto& call = *static_cast<const Call*>(i.ext);
     if (call.builtin) {
-        call.builtin(w, active, call.arguments.data(), call.results.empty() ? ~0u : call.results[0]);
+        call.builtin(w, active, call.arguments.data(),
+                     call.results.empty() ? ~0u : call.results[0]);
         return;
     }
     const uint32_t back = w.pc, to = w.launch->program->function_pcs[call.function];
@@ -150,8 +156,10 @@ void call_indirect(Warp& w, const Instr& i, uint32_t active) {
         const uint64_t value = target[__builtin_ctz(rest)];
         const auto function = static_cast<uint32_t>(value & 0xffffffff);
         const Program& p = *w.launch->program;
-        if (value >> 32 != kFunctionWindow >> 32 || function >= p.function_pcs.size() || p.function_pcs[function] == ~0u) {
-            w.fail(fault::kIllegalInstruction, "indirect call of an address that is no function", __builtin_ctz(rest));
+        if (value >> 32 != kFunctionWindow >> 32 || function >= p.function_pcs.size() ||
+            p.function_pcs[function] == ~0u) {
+            w.fail(fault::kIllegalInstruction, "indirect call of an address that is no function",
+                   __builtin_ctz(rest));
         }
         uint32_t same = 0;
         for_lanes(rest, [&](int l) { same |= static_cast<uint32_t>(target[l] == value) << l; });
@@ -196,7 +204,8 @@ Instr decode_call(const ptx::Statement& s, DecodeContext& c) {
     // call{.uni} (results), f, (arguments){, prototype};
     Call call;
     size_t n = 0;
-    auto list = [&](const Operand& o, std::vector<uint32_t>& offsets, std::vector<uint32_t>& bytes) {
+    auto list = [&](const Operand& o, std::vector<uint32_t>& offsets,
+                    std::vector<uint32_t>& bytes) {
         for (const Operand& x : o.items) {
             auto it = c.link().frame_offsets.find(x.name);
             if (it == c.link().frame_offsets.end()) {
@@ -204,7 +213,8 @@ Instr decode_call(const ptx::Statement& s, DecodeContext& c) {
             }
             offsets.push_back(it->second);
             uint32_t size = 0;
-            for (const auto* vars : {&c.function.variables, &c.function.params, &c.function.results}) {
+            for (const auto* vars :
+                 {&c.function.variables, &c.function.params, &c.function.results}) {
                 for (const ptx::Variable& v : *vars) {
                     if (v.name == x.name) {
                         size = static_cast<uint32_t>(v.bytes);
@@ -250,7 +260,8 @@ Instr decode_call(const ptx::Statement& s, DecodeContext& c) {
         if (callee->is_extern) {
             call.builtin = builtin_named(f.name);
             if (!call.builtin) {
-                c.fail("call of the external function " + f.name + ", which the emulator does not provide");
+                c.fail("call of the external function " + f.name +
+                       ", which the emulator does not provide");
             }
         } else {
             call.function = c.linker().require(f.name);
@@ -352,7 +363,8 @@ void fence(Warp& w, const Instr& i, uint32_t) {
 }
 
 Instr decode_fence(const ptx::Statement& s, DecodeContext& c) {
-    if (s.parts.size() > 1 && (s.parts[1].starts_with("proxy") || s.parts[1].starts_with("mbarrier_init"))) {
+    if (s.parts.size() > 1 &&
+        (s.parts[1].starts_with("proxy") || s.parts[1].starts_with("mbarrier_init"))) {
         return decode_fence_proxy(s, c);
     }
     Instr i;
@@ -370,7 +382,8 @@ Instr decode_fence(const ptx::Statement& s, DecodeContext& c) {
             i.small = 3;
         } else if (p == "proxy") {
             return decode_fence_proxy(s, c);
-        } else if (p != "sc" && p != "acq_rel" && p != "acquire" && p != "release" && !p.starts_with("sync_restrict")) {
+        } else if (p != "sc" && p != "acq_rel" && p != "acquire" && p != "release" &&
+                   !p.starts_with("sync_restrict")) {
             c.unknown(p);
         }
     }

@@ -18,7 +18,8 @@ using ptx::Type;
 // How a value is rounded; the integer rounding modes (rni ...) are rn ... with `integral`.
 struct Mode {
     Round round = Round::rn;
-    bool integral = false, rounded = false, ftz = false, sat = false, satfinite = false, relu = false;
+    bool integral = false, rounded = false, ftz = false, sat = false, satfinite = false,
+         relu = false;
 };
 
 // A value on its way: exact, as a long double holds every 64-bit integer and double.
@@ -26,10 +27,14 @@ using Exact = long double;
 
 Exact round_integral(Exact v, Round r) {
     switch (r) {
-        case Round::rz: return std::trunc(v);
-        case Round::rm: return std::floor(v);
-        case Round::rp: return std::ceil(v);
-        default: return std::nearbyint(v);
+        case Round::rz:
+            return std::trunc(v);
+        case Round::rm:
+            return std::floor(v);
+        case Round::rp:
+            return std::ceil(v);
+        default:
+            return std::nearbyint(v);
     }
 }
 
@@ -47,21 +52,32 @@ double odd_double(Exact v) {
 
 Exact read(Type t, uint64_t bits, bool ftz) {
     switch (t) {
-        case Type::u8: return static_cast<uint8_t>(bits);
-        case Type::s8: return static_cast<int8_t>(bits);
-        case Type::u16: return static_cast<uint16_t>(bits);
-        case Type::s16: return static_cast<int16_t>(bits);
-        case Type::u32: return static_cast<uint32_t>(bits);
-        case Type::s32: return static_cast<int32_t>(bits);
-        case Type::u64: return bits;
-        case Type::s64: return static_cast<int64_t>(bits);
-        case Type::f16: return num::f16_to_f32(static_cast<uint16_t>(bits));
-        case Type::bf16: return num::bf16_to_f32(static_cast<uint16_t>(bits));
+        case Type::u8:
+            return static_cast<uint8_t>(bits);
+        case Type::s8:
+            return static_cast<int8_t>(bits);
+        case Type::u16:
+            return static_cast<uint16_t>(bits);
+        case Type::s16:
+            return static_cast<int16_t>(bits);
+        case Type::u32:
+            return static_cast<uint32_t>(bits);
+        case Type::s32:
+            return static_cast<int32_t>(bits);
+        case Type::u64:
+            return bits;
+        case Type::s64:
+            return static_cast<int64_t>(bits);
+        case Type::f16:
+            return num::f16_to_f32(static_cast<uint16_t>(bits));
+        case Type::bf16:
+            return num::bf16_to_f32(static_cast<uint16_t>(bits));
         case Type::f32: {
             const float f = std::bit_cast<float>(static_cast<uint32_t>(bits));
             return ftz ? num::f32_ftz(f) : f;
         }
-        default: return std::bit_cast<double>(bits);
+        default:
+            return std::bit_cast<double>(bits);
     }
 }
 
@@ -127,7 +143,8 @@ uint64_t extend(const Cvt& c, uint64_t v) {
     const int bytes = ptx::bytes_of(c.d);
     if (bytes < c.register_bytes) {
         const int shift = 64 - 8 * bytes;
-        v = ptx::is_signed(c.d) ? static_cast<uint64_t>(static_cast<int64_t>(v << shift) >> shift) : v << shift >> shift;
+        v = ptx::is_signed(c.d) ? static_cast<uint64_t>(static_cast<int64_t>(v << shift) >> shift)
+                                : v << shift >> shift;
     }
     return c.register_bytes == 2 ? v & 0xffff : c.register_bytes == 1 ? v & 0xff : v;
 }
@@ -140,8 +157,11 @@ void cvt_any(Warp& w, const Instr& i, uint32_t active) {
         uint64_t r;
         if (!ptx::is_float(c.s) && !ptx::is_float(c.d) && !c.mode.sat) {
             const int shift = 64 - 8 * ptx::bytes_of(c.s);
-            r = ptx::is_signed(c.s) ? static_cast<uint64_t>(static_cast<int64_t>(bits << shift) >> shift) : bits << shift >> shift;
-            r = extend(c, ptx::bytes_of(c.d) == 8 ? r : r & (~0ull >> (64 - 8 * ptx::bytes_of(c.d))));
+            r = ptx::is_signed(c.s)
+                    ? static_cast<uint64_t>(static_cast<int64_t>(bits << shift) >> shift)
+                    : bits << shift >> shift;
+            r = extend(c,
+                       ptx::bytes_of(c.d) == 8 ? r : r & (~0ull >> (64 - 8 * ptx::bytes_of(c.d))));
         } else {
             Exact v = read(c.s, bits, c.mode.ftz);
             if (c.mode.integral) {
@@ -166,7 +186,9 @@ struct F16ToF32 {
     float operator()(uint16_t h) const { return num::f16_to_f32(h); }
 };
 struct Bf16ToF32 {
-    float operator()(uint16_t h) const { return std::bit_cast<float>(static_cast<uint32_t>(h) << 16); }
+    float operator()(uint16_t h) const {
+        return std::bit_cast<float>(static_cast<uint32_t>(h) << 16);
+    }
 };
 struct F32ToF16 {
     uint16_t operator()(float f) const { return num::f32_to_f16(f); }
@@ -255,7 +277,8 @@ Handler fast(Type d, Type s, const Mode& m, int register_bytes) {
             return map1<uint32_t, int8_t, To<uint32_t, int8_t>>;
         }
     }
-    if (register_bytes == 2 && ptx::bytes_of(d) == 2 && !ptx::is_float(d) && (s == Type::u32 || s == Type::s32)) {
+    if (register_bytes == 2 && ptx::bytes_of(d) == 2 && !ptx::is_float(d) &&
+        (s == Type::u32 || s == Type::s32)) {
         return map1<uint16_t, uint32_t, To<uint16_t, uint32_t>>;
     }
     return nullptr;
@@ -301,27 +324,43 @@ int bits_of(Small s) {
 
 uint32_t encode(Small d, float x, const Mode& m) {
     switch (d) {
-        case Small::f16: return num::f32_to_f16(x, m.round, m.satfinite, m.relu);
-        case Small::bf16: return num::f32_to_bf16(x, m.round, m.satfinite, m.relu);
-        case Small::e4m3: return num::f32_to_e4m3(x, m.relu);
-        case Small::e5m2: return num::f32_to_e5m2(x, m.relu);
-        case Small::e3m2: return num::f32_to_e3m2(x, m.relu);
-        case Small::e2m3: return num::f32_to_e2m3(x, m.relu);
-        case Small::e2m1: return num::f32_to_e2m1(x, m.relu);
-        default: return num::f32_to_ue8m0(x, m.round, m.satfinite);
+        case Small::f16:
+            return num::f32_to_f16(x, m.round, m.satfinite, m.relu);
+        case Small::bf16:
+            return num::f32_to_bf16(x, m.round, m.satfinite, m.relu);
+        case Small::e4m3:
+            return num::f32_to_e4m3(x, m.relu);
+        case Small::e5m2:
+            return num::f32_to_e5m2(x, m.relu);
+        case Small::e3m2:
+            return num::f32_to_e3m2(x, m.relu);
+        case Small::e2m3:
+            return num::f32_to_e2m3(x, m.relu);
+        case Small::e2m1:
+            return num::f32_to_e2m1(x, m.relu);
+        default:
+            return num::f32_to_ue8m0(x, m.round, m.satfinite);
     }
 }
 
 float decode(Small s, uint32_t code) {
     switch (s) {
-        case Small::f16: return num::f16_to_f32(static_cast<uint16_t>(code));
-        case Small::bf16: return num::bf16_to_f32(static_cast<uint16_t>(code));
-        case Small::e4m3: return num::e4m3_to_f32(static_cast<uint8_t>(code));
-        case Small::e5m2: return num::e5m2_to_f32(static_cast<uint8_t>(code));
-        case Small::e3m2: return num::e3m2_to_f32(static_cast<uint8_t>(code));
-        case Small::e2m3: return num::e2m3_to_f32(static_cast<uint8_t>(code));
-        case Small::e2m1: return num::e2m1_to_f32(static_cast<uint8_t>(code));
-        default: return num::ue8m0_to_f32(static_cast<uint8_t>(code));
+        case Small::f16:
+            return num::f16_to_f32(static_cast<uint16_t>(code));
+        case Small::bf16:
+            return num::bf16_to_f32(static_cast<uint16_t>(code));
+        case Small::e4m3:
+            return num::e4m3_to_f32(static_cast<uint8_t>(code));
+        case Small::e5m2:
+            return num::e5m2_to_f32(static_cast<uint8_t>(code));
+        case Small::e3m2:
+            return num::e3m2_to_f32(static_cast<uint8_t>(code));
+        case Small::e2m3:
+            return num::e2m3_to_f32(static_cast<uint8_t>(code));
+        case Small::e2m1:
+            return num::e2m1_to_f32(static_cast<uint8_t>(code));
+        default:
+            return num::ue8m0_to_f32(static_cast<uint8_t>(code));
     }
 }
 
@@ -347,7 +386,8 @@ void cvt_f16x2(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* a = w.u32(i.r[1]);
     const uint32_t* b = w.u32(i.r[2]);
     each(w.u32(i.r[0]), active, [&](int l) {
-        return static_cast<uint32_t>(num::f32_to_f16(std::bit_cast<float>(a[l]))) << 16 | num::f32_to_f16(std::bit_cast<float>(b[l]));
+        return static_cast<uint32_t>(num::f32_to_f16(std::bit_cast<float>(a[l]))) << 16 |
+               num::f32_to_f16(std::bit_cast<float>(b[l]));
     });
 }
 
@@ -355,7 +395,8 @@ void cvt_bf16x2(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* a = w.u32(i.r[1]);
     const uint32_t* b = w.u32(i.r[2]);
     each(w.u32(i.r[0]), active, [&](int l) {
-        return static_cast<uint32_t>(num::f32_to_bf16(std::bit_cast<float>(a[l]))) << 16 | num::f32_to_bf16(std::bit_cast<float>(b[l]));
+        return static_cast<uint32_t>(num::f32_to_bf16(std::bit_cast<float>(a[l]))) << 16 |
+               num::f32_to_bf16(std::bit_cast<float>(b[l]));
     });
 }
 
@@ -367,17 +408,22 @@ void cvt_tf32(Warp& w, const Instr& i, uint32_t active) {
     });
 }
 
-// cvt.pack.sat.T.s32{.b32} d, a, b{, c}: d = sat(a), sat(b) in the low bits, c shifted up. small: bits | signed << 8
+// cvt.pack.sat.T.s32{.b32} d, a, b{, c}: d = sat(a), sat(b) in the low bits, c shifted up. small:
+// bits | signed << 8
 void cvt_pack(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* a = w.u32(i.r[1]);
     const uint32_t* b = w.u32(i.r[2]);
     const uint32_t* c = i.r[3] == kNoRef ? nullptr : w.u32(i.r[3]);
     const uint32_t bits = i.small & 0xff;
     const bool is_signed = i.small >> 8;
-    const int64_t low = is_signed ? -(int64_t{1} << (bits - 1)) : 0, high = is_signed ? -low - 1 : (int64_t{1} << bits) - 1;
+    const int64_t low = is_signed ? -(int64_t{1} << (bits - 1)) : 0,
+                  high = is_signed ? -low - 1 : (int64_t{1} << bits) - 1;
     const uint32_t mask = (1u << bits) - 1;
     each_active(w.u32(i.r[0]), active, [&](int l) {
-        auto sat = [&](uint32_t v) { return static_cast<uint32_t>(std::clamp<int64_t>(static_cast<int32_t>(v), low, high)) & mask; };
+        auto sat = [&](uint32_t v) {
+            return static_cast<uint32_t>(std::clamp<int64_t>(static_cast<int32_t>(v), low, high)) &
+                   mask;
+        };
         const uint32_t pair = sat(a[l]) << bits | sat(b[l]);
         return c ? pair | c[l] << (2 * bits) : pair;
     });
@@ -390,7 +436,10 @@ Instr decode_cvt_pack(const ptx::Statement& s, DecodeContext& c) {
         c.fail("unknown form of cvt.pack");
     }
     const std::string_view t = s.parts[3];
-    i.small = static_cast<uint32_t>(t == "u16" || t == "s16" ? 16 : t == "u8" || t == "s8" ? 8 : t == "u4" || t == "s4" ? 4 : 2) |
+    i.small = static_cast<uint32_t>(t == "u16" || t == "s16" ? 16
+                                    : t == "u8" || t == "s8" ? 8
+                                    : t == "u4" || t == "s4" ? 4
+                                                             : 2) |
               (t[0] == 's' ? 0x100u : 0u);
     i.r[0] = c.target(c.operand(0), Type::b32);
     i.r[1] = c.source(c.operand(1), Type::s32);
@@ -410,11 +459,17 @@ Instr decode_cvt(const ptx::Statement& s, DecodeContext& c) {
     for (size_t k = 1; k + 2 < n; ++k) {
         const std::string_view p = s.parts[k];
         const std::string_view kInt = "i";
-        if (p.size() >= 2 && p[0] == 'r' && (p.substr(0, 2) == "rn" || p.substr(0, 2) == "rz" || p.substr(0, 2) == "rm" || p.substr(0, 2) == "rp") &&
+        if (p.size() >= 2 && p[0] == 'r' &&
+            (p.substr(0, 2) == "rn" || p.substr(0, 2) == "rz" || p.substr(0, 2) == "rm" ||
+             p.substr(0, 2) == "rp") &&
             (p.size() == 2 || p.substr(2) == kInt || p == "rna")) {
             m.rounded = true;
             m.integral = p.size() == 3 && p[2] == 'i';
-            m.round = p == "rna" ? Round::rna : p[1] == 'n' ? Round::rn : p[1] == 'z' ? Round::rz : p[1] == 'm' ? Round::rm : Round::rp;
+            m.round = p == "rna"    ? Round::rna
+                      : p[1] == 'n' ? Round::rn
+                      : p[1] == 'z' ? Round::rz
+                      : p[1] == 'm' ? Round::rm
+                                    : Round::rp;
         } else if (p == "ftz") {
             m.ftz = true;
         } else if (p == "sat") {
@@ -440,12 +495,16 @@ Instr decode_cvt(const ptx::Statement& s, DecodeContext& c) {
             i.r[1] = c.source(c.operand(1), Type::f32);
             i.r[2] = c.source(c.operand(2), Type::f32);
             const bool plain = m.round == Round::rn && !m.satfinite && !m.relu;
-            i.run = plain && d == Small::f16 ? cvt_f16x2 : plain && d == Small::bf16 ? cvt_bf16x2 : cvt_packed;
+            i.run = plain && d == Small::f16    ? cvt_f16x2
+                    : plain && d == Small::bf16 ? cvt_bf16x2
+                                                : cvt_packed;
             if (c.operands() > 3) {
                 c.fail("stochastic rounding is not known");
             }
         } else {
-            i.r[1] = c.source(c.operand(1), bits_of(from) == 16 ? Type::b32 : bits_of(from) == 8 ? Type::b16 : Type::b8);
+            i.r[1] = c.source(c.operand(1), bits_of(from) == 16  ? Type::b32
+                                            : bits_of(from) == 8 ? Type::b16
+                                                                 : Type::b8);
             i.run = cvt_packed;
         }
         i.ext = c.own(PackedCvt{d, from, m});
@@ -467,7 +526,8 @@ Instr decode_cvt(const ptx::Statement& s, DecodeContext& c) {
     const Type stored = register_bytes == 8 ? Type::b64 : Type::b32;
     i.r[0] = c.target(c.operand(0), stored);
     const int source_width = c.width_of(c.operand(1));
-    i.r[1] = c.source(c.operand(1), source_width == 8 && ptx::bytes_of(from) < 8 ? Type::b64 : from);
+    i.r[1] =
+        c.source(c.operand(1), source_width == 8 && ptx::bytes_of(from) < 8 ? Type::b64 : from);
     if (ptx::is_float(from) && ptx::is_float(d) && !m.rounded) {
         m.round = Round::rn;
     }

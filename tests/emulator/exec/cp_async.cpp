@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// cp.async.{ca,cg}.shared.global with commit_group, wait_group and wait_all. Groups belong to lanes.
+// cp.async.{ca,cg}.shared.global with commit_group, wait_group and wait_all. Groups belong to
+// lanes.
 #include <cstring>
 #include <deque>
 
@@ -22,8 +23,8 @@ struct CopyOp final : AsyncOp {
     const uint8_t* from[kLanes];
     uint8_t bytes = 0;
     uint8_t read[kLanes];
-    uint64_t group = 0;          // of its lanes
-    uint64_t number[kLanes];     // how many copies each lane had issued before
+    uint64_t group = 0;       // of its lanes
+    uint64_t number[kLanes];  // how many copies each lane had issued before
     check::AsyncOp race;
 
     void complete(Cluster& cluster) override {
@@ -39,7 +40,9 @@ struct CopyOp final : AsyncOp {
             races_of(cluster)->finish(race);
         }
     }
-    std::string describe() const override { return "cp.async of " + std::to_string(bytes) + " bytes a lane"; }
+    std::string describe() const override {
+        return "cp.async of " + std::to_string(bytes) + " bytes a lane";
+    }
 };
 
 struct State {
@@ -62,15 +65,18 @@ struct Copy {
     bool has_ignore = false;
 };
 
-[[noreturn]] void misaligned(Warp& w, const char* space, uint64_t address, uint32_t bytes, int lane) {
+[[noreturn]] void misaligned(Warp& w, const char* space, uint64_t address, uint32_t bytes,
+                             int lane) {
     char text[96];
-    std::snprintf(text, sizeof text, "cp.async of %u bytes with a misaligned %s address 0x%llx", bytes, space, static_cast<unsigned long long>(address));
+    std::snprintf(text, sizeof text, "cp.async of %u bytes with a misaligned %s address 0x%llx",
+                  bytes, space, static_cast<unsigned long long>(address));
     w.fail(fault::kMisalignedAddress, text, lane);
 }
 
-// Resolves both sides and tells the checks of a copy in flight: it reads size[lane] bytes (all when size is null) for the
-// `reading` lanes and writes the full size for all active ones.
-check::AsyncOp watch(Warp& w, const Copy& c, uint32_t active, uint32_t reading, const uint32_t* size, Resolved& to, Resolved& from) {
+// Resolves both sides and tells the checks of a copy in flight: it reads size[lane] bytes (all when
+// size is null) for the `reading` lanes and writes the full size for all active ones.
+check::AsyncOp watch(Warp& w, const Copy& c, uint32_t active, uint32_t reading,
+                     const uint32_t* size, Resolved& to, Resolved& from) {
     lane_addresses(w, c.to, to.address);
     lane_addresses(w, c.from, from.address);
     uint32_t full = reading;
@@ -87,7 +93,9 @@ check::AsyncOp watch(Warp& w, const Copy& c, uint32_t active, uint32_t reading, 
         full &= size && size[l] != c.bytes ? ~(1u << l) : kAllLanes;
     });
     if (w.counting) {
-        for_lanes(reading, [&](int l) { w.counters->async_load(from.address[l], size ? size[l] : c.bytes); });
+        for_lanes(reading, [&](int l) {
+            w.counters->async_load(from.address[l], size ? size[l] : c.bytes);
+        });
     }
     check::AsyncOp race;
     if (!w.checks) {
@@ -97,11 +105,16 @@ check::AsyncOp watch(Warp& w, const Copy& c, uint32_t active, uint32_t reading, 
     ClusterChecks& mine = *checks_of(*w.cluster);
     if (all.allocations) {
         if (full && !all.allocations->check(mine.cache, from.address, full, c.bytes, false)) {
-            throw all.allocations->fault(all.info, site_of(w, w.here(), -1), from.address, full, c.bytes, false);
+            throw all.allocations->fault(all.info, site_of(w, w.here(), -1), from.address, full,
+                                         c.bytes, false);
         }
-        for_lanes(reading & ~full, [&](int l) { check_global_range(w, w.here(), from.address[l], size[l], false, l); });
+        for_lanes(reading & ~full, [&](int l) {
+            check_global_range(w, w.here(), from.address[l], size[l], false, l);
+        });
     }
-    for_lanes(active, [&](int l) { check_shared_written(*w.cluster, static_cast<uint32_t>(to.address[l]), c.bytes); });
+    for_lanes(active, [&](int l) {
+        check_shared_written(*w.cluster, static_cast<uint32_t>(to.address[l]), c.bytes);
+    });
     if (check::ClusterRaces* races = mine.races.get()) {
         State& s = state(w);
         if (!s.opened) {
@@ -117,7 +130,9 @@ check::AsyncOp watch(Warp& w, const Copy& c, uint32_t active, uint32_t reading, 
         if (full) {
             races->global(race, check::Op::Read, from.address, full, c.bytes);
         }
-        for_lanes(reading & ~full, [&](int l) { races->global_range(race, check::Op::Read, from.address[l], size[l]); });
+        for_lanes(reading & ~full, [&](int l) {
+            races->global_range(race, check::Op::Read, from.address[l], size[l]);
+        });
     }
     return race;
 }
@@ -136,7 +151,10 @@ void cp_async(Warp& w, const Instr& i, uint32_t active) {
                 if (n[l] == 0) {
                     reading &= ~(1u << l);
                 } else if (n[l] > c.bytes) {
-                    w.fail(fault::kIllegalInstruction, "cp.async with a src-size of " + std::to_string(n[l]) + " beyond cp-size " + std::to_string(c.bytes), l);
+                    w.fail(fault::kIllegalInstruction,
+                           "cp.async with a src-size of " + std::to_string(n[l]) +
+                               " beyond cp-size " + std::to_string(c.bytes),
+                           l);
                 }
             });
         }
@@ -179,7 +197,8 @@ bool finish_copies(Warp& w, uint32_t lanes, F due) {
     for (size_t k = 0; k < s.unwaited.size();) {
         CopyOp& op = *s.unwaited[k];
         uint32_t hit = 0;
-        for_lanes(op.lane_mask & lanes, [&](int l) { hit |= static_cast<uint32_t>(due(op, l)) << l; });
+        for_lanes(op.lane_mask & lanes,
+                  [&](int l) { hit |= static_cast<uint32_t>(due(op, l)) << l; });
         if (!hit) {
             ++k;
             continue;
@@ -206,7 +225,8 @@ void commit_group(Warp& w, const Instr&, uint32_t active) {
 void wait_group(Warp& w, const Instr& i, uint32_t active) {
     State& s = state(w);
     const auto n = static_cast<uint64_t>(i.imm);
-    const bool waited = finish_copies(w, active, [&](const CopyOp& op, int l) { return op.group + n < s.committed[l]; });
+    const bool waited = finish_copies(
+        w, active, [&](const CopyOp& op, int l) { return op.group + n < s.committed[l]; });
     w.counters->async_waits += waited;
 }
 
@@ -250,7 +270,8 @@ void hook_finish(Warp& w, int lane, uint64_t mark) {
 
 Instr decode_cp(const ptx::Statement& s, DecodeContext& c) {
     const bool ours = s.parts.size() > 2 && s.parts[1] == "async" &&
-                      (s.parts[2] == "ca" || s.parts[2] == "cg" || s.parts[2] == "commit_group" || s.parts[2] == "wait_group" || s.parts[2] == "wait_all");
+                      (s.parts[2] == "ca" || s.parts[2] == "cg" || s.parts[2] == "commit_group" ||
+                       s.parts[2] == "wait_group" || s.parts[2] == "wait_all");
     if (!ours) {
         return decode_cp_bulk(s, c);
     }
@@ -322,7 +343,8 @@ std::string unfinished_copies(Warp& w, uint32_t lanes) {
     }
     for (const auto& op : state(w).unwaited) {
         if (op->lane_mask & lanes) {
-            return op->describe() + " issued at " + w.where(op->pc, __builtin_ctz(op->lane_mask & lanes));
+            return op->describe() + " issued at " +
+                   w.where(op->pc, __builtin_ctz(op->lane_mask & lanes));
         }
     }
     return {};

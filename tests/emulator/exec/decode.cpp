@@ -46,19 +46,25 @@ DecodeFn family(std::string_view base_opcode) {
     return it == families().end() ? nullptr : it->second;
 }
 
-DecodeContext::DecodeContext(const Image& image, Program& program, const ptx::Function& f, Linker& linker,
-                             FunctionLink& link)
-    : module(*image.module), function(f), arch(image.arch), image_(image), program_(program), linker_(linker),
+DecodeContext::DecodeContext(const Image& image, Program& program, const ptx::Function& f,
+                             Linker& linker, FunctionLink& link)
+    : module(*image.module),
+      function(f),
+      arch(image.arch),
+      image_(image),
+      program_(program),
+      linker_(linker),
       link_(link) {}
 
 void DecodeContext::fail(const std::string& text) const {
-    throw Fault(fault::kInvalidPtx, "PTX line " + std::to_string(statement->line) + ": " + text + " in \"" +
-                                        std::string(module.text_line(statement->line)) + "\" of " +
-                                        function.name);
+    throw Fault(fault::kInvalidPtx, "PTX line " + std::to_string(statement->line) + ": " + text +
+                                        " in \"" + std::string(module.text_line(statement->line)) +
+                                        "\" of " + function.name);
 }
 
 void DecodeContext::unknown(std::string_view modifier) const {
-    fail("unknown or unsupported modifier ." + std::string(modifier) + " of " + std::string(statement->opcode));
+    fail("unknown or unsupported modifier ." + std::string(modifier) + " of " +
+         std::string(statement->opcode));
 }
 
 const Operand& DecodeContext::operand(size_t i) {
@@ -69,7 +75,8 @@ const Operand& DecodeContext::operand(size_t i) {
 }
 
 Ref DecodeContext::constant32(uint32_t value) {
-    auto [it, fresh] = linker_.constants32.try_emplace(value, static_cast<uint32_t>(program_.constants.size()));
+    auto [it, fresh] =
+        linker_.constants32.try_emplace(value, static_cast<uint32_t>(program_.constants.size()));
     if (fresh) {
         program_.constants.insert(program_.constants.end(), kLanes, value);
     }
@@ -77,7 +84,8 @@ Ref DecodeContext::constant32(uint32_t value) {
 }
 
 Ref DecodeContext::constant64(uint64_t value) {
-    auto [it, fresh] = linker_.constants64.try_emplace(value, static_cast<uint32_t>(program_.constants.size()));
+    auto [it, fresh] =
+        linker_.constants64.try_emplace(value, static_cast<uint32_t>(program_.constants.size()));
     if (fresh) {
         for (int l = 0; l < kLanes; ++l) {
             program_.constants.push_back(static_cast<uint32_t>(value));
@@ -133,8 +141,8 @@ Ref DecodeContext::source(const Operand& o, Type type) {
             }
             const int have = ptx::bytes_of(declared);
             if ((have > 4 || bytes > 4) && have != bytes) {
-                fail("register " + o.name + " has " + std::to_string(have) + " bytes, " + std::to_string(bytes) +
-                     " are expected");
+                fail("register " + o.name + " has " + std::to_string(have) + " bytes, " +
+                     std::to_string(bytes) + " are expected");
             }
             return make_ref(kBankRegisters, link_.register_words[static_cast<size_t>(o.reg)]);
         }
@@ -157,7 +165,8 @@ Ref DecodeContext::source(const Operand& o, Type type) {
         case Operand::Kind::f32: {
             const auto bits = static_cast<uint32_t>(o.value);
             if (wide) {
-                return constant64(std::bit_cast<uint64_t>(static_cast<double>(std::bit_cast<float>(bits))));
+                return constant64(
+                    std::bit_cast<uint64_t>(static_cast<double>(std::bit_cast<float>(bits))));
             }
             if (type == Type::f16 || type == Type::bf16) {
                 return constant32(type == Type::f16 ? num::f32_to_f16(std::bit_cast<float>(bits))
@@ -172,7 +181,8 @@ Ref DecodeContext::source(const Operand& o, Type type) {
             }
             const auto value = static_cast<float>(std::bit_cast<double>(bits));
             if (type == Type::f16 || type == Type::bf16) {
-                return constant32(type == Type::f16 ? num::f32_to_f16(value) : num::f32_to_bf16(value));
+                return constant32(type == Type::f16 ? num::f32_to_f16(value)
+                                                    : num::f32_to_bf16(value));
             }
             return constant32(std::bit_cast<uint32_t>(value));
         }
@@ -189,8 +199,10 @@ Ref DecodeContext::source(const Operand& o, Type type) {
             }
             return make_ref(kBankSpecial, s->word);
         }
-        case Operand::Kind::symbol: return symbol_address(o, wide);
-        default: fail("a register or constant is expected");
+        case Operand::Kind::symbol:
+            return symbol_address(o, wide);
+        default:
+            fail("a register or constant is expected");
     }
 }
 
@@ -270,7 +282,8 @@ PredRef DecodeContext::predicate(const Operand& o) {
     if (o.kind == Operand::Kind::special && o.name == "%is_explicit_cluster") {
         fail("%is_explicit_cluster is only readable by mov");
     }
-    if (o.kind != Operand::Kind::reg || function.registers[static_cast<size_t>(o.reg)].type != Type::pred) {
+    if (o.kind != Operand::Kind::reg ||
+        function.registers[static_cast<size_t>(o.reg)].type != Type::pred) {
         fail("a predicate is expected");
     }
     return static_cast<PredRef>(link_.register_words[static_cast<size_t>(o.reg)] << 1 | o.negated);

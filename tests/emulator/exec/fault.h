@@ -7,9 +7,9 @@ namespace emu {
 
 // What a faulty kernel, module or call is stopped with; `error` is a cudaError_t value.
 struct Fault {
-  int error;
-  std::string text;
-  Fault(int e, std::string t) : error(e), text(std::move(t)) {}
+    int error;
+    std::string text;
+    Fault(int e, std::string t) : error(e), text(std::move(t)) {}
 };
 
 namespace fault {

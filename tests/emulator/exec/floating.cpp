@@ -2,9 +2,9 @@
 // fp32, fp64 and f32x2 arithmetic; rounding and NaN as the ISA states (NaN results are canonical).
 #include "exec/floating.h"
 
+#include <xmmintrin.h>
 #include <cmath>
 #include <limits>
-#include <xmmintrin.h>
 
 #include "exec/lanes.h"
 #include "units/approx.h"
@@ -12,8 +12,8 @@
 
 namespace emu {
 
-using ptx::Type;
 using num::Round;
+using ptx::Type;
 
 namespace {
 
@@ -55,15 +55,21 @@ inline float input(float x) {
 
 template <bool kFtz, bool kSat>
 struct AddF {
-    float operator()(float a, float b) const { return finish<kFtz, kSat>(input<kFtz>(a) + input<kFtz>(b)); }
+    float operator()(float a, float b) const {
+        return finish<kFtz, kSat>(input<kFtz>(a) + input<kFtz>(b));
+    }
 };
 template <bool kFtz, bool kSat>
 struct SubF {
-    float operator()(float a, float b) const { return finish<kFtz, kSat>(input<kFtz>(a) - input<kFtz>(b)); }
+    float operator()(float a, float b) const {
+        return finish<kFtz, kSat>(input<kFtz>(a) - input<kFtz>(b));
+    }
 };
 template <bool kFtz, bool kSat>
 struct MulF {
-    float operator()(float a, float b) const { return finish<kFtz, kSat>(input<kFtz>(a) * input<kFtz>(b)); }
+    float operator()(float a, float b) const {
+        return finish<kFtz, kSat>(input<kFtz>(a) * input<kFtz>(b));
+    }
 };
 template <bool kFtz, bool kSat>
 struct FmaF {
@@ -73,7 +79,9 @@ struct FmaF {
 };
 template <bool kFtz, bool kSat>
 struct DivF {
-    float operator()(float a, float b) const { return finish<kFtz, kSat>(input<kFtz>(a) / input<kFtz>(b)); }
+    float operator()(float a, float b) const {
+        return finish<kFtz, kSat>(input<kFtz>(a) / input<kFtz>(b));
+    }
 };
 struct AddD {
     double operator()(double a, double b) const { return canonical(a + b); }
@@ -96,7 +104,8 @@ struct Modifiers {
     Round round = Round::rn;
 };
 
-Modifiers modifiers(const ptx::Statement& s, DecodeContext& c, std::initializer_list<std::string_view> more = {}) {
+Modifiers modifiers(const ptx::Statement& s, DecodeContext& c,
+                    std::initializer_list<std::string_view> more = {}) {
     Modifiers m;
     for (size_t k = 1; k + 1 < s.parts.size(); ++k) {
         const std::string_view p = s.parts[k];
@@ -196,7 +205,8 @@ void directed64(Warp& w, const Instr& i, uint32_t active) {
     const double* c = i.r[3] == kNoRef ? a : w.f64(i.r[3]);
     HostRounding scope(round);
     for_lanes(active, [&](int l) {
-        volatile double x = a[l], y = b[l], z = c[l];  // keeps the operation between the changes of mode
+        volatile double x = a[l], y = b[l],
+                        z = c[l];  // keeps the operation between the changes of mode
         volatile double r = kOp == Op64::add   ? x + y
                             : kOp == Op64::sub ? x - y
                             : kOp == Op64::mul ? x * y
@@ -210,8 +220,10 @@ void directed64(Warp& w, const Instr& i, uint32_t active) {
 
 template <template <bool, bool> class Op>
 Handler choose2(const Modifiers& m) {
-    return m.ftz ? (m.sat ? map2<float, float, float, Op<true, true>> : map2<float, float, float, Op<true, false>>)
-                 : (m.sat ? map2<float, float, float, Op<false, true>> : map2<float, float, float, Op<false, false>>);
+    return m.ftz ? (m.sat ? map2<float, float, float, Op<true, true>>
+                          : map2<float, float, float, Op<true, false>>)
+                 : (m.sat ? map2<float, float, float, Op<false, true>>
+                          : map2<float, float, float, Op<false, false>>);
 }
 
 // Two floats in a 64-bit register.
@@ -223,7 +235,8 @@ void pairs(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* c = i.r[3] == kNoRef ? b : w.u32(i.r[3]);
     for_lanes(active, [&](int l) {
         for (int k = 2 * l; k < 2 * l + 2; ++k) {
-            const float x = input<kFtz>(std::bit_cast<float>(a[k])), y = input<kFtz>(std::bit_cast<float>(b[k])),
+            const float x = input<kFtz>(std::bit_cast<float>(a[k])),
+                        y = input<kFtz>(std::bit_cast<float>(b[k])),
                         z = input<kFtz>(std::bit_cast<float>(c[k]));
             d[k] = std::bit_cast<uint32_t>(finish<kFtz, false>(Op()(x, y, z)));
         }
@@ -277,7 +290,8 @@ template <Op64 kOp>
 Instr decode_mixed(const ptx::Statement& s, DecodeContext& c) {
     const Modifiers m = modifiers(s, c, {"f32"});
     const Type h = last_type(s);
-    Instr i = kOp == Op64::fma ? pack(c, mixed<kOp>, {Type::f32, h, h, Type::f32}) : pack(c, mixed<kOp>, {Type::f32, h, Type::f32});
+    Instr i = kOp == Op64::fma ? pack(c, mixed<kOp>, {Type::f32, h, h, Type::f32})
+                               : pack(c, mixed<kOp>, {Type::f32, h, Type::f32});
     i.small = packed(m) | (h == Type::bf16 ? 32u : 0u);
     return i;
 }
@@ -302,7 +316,8 @@ Instr decode_two(const ptx::Statement& s, DecodeContext& c, HalfOp half, Handler
         return decode_pairs<Op3>(c, m, false);
     }
     if (t == Type::f64) {
-        Instr i = pack(c, m.round == Round::rn ? map2<double, double, double, D2> : directed64<kOp>, {t, t, t});
+        Instr i = pack(c, m.round == Round::rn ? map2<double, double, double, D2> : directed64<kOp>,
+                       {t, t, t});
         i.small = packed(m);
         return i;
     }
@@ -326,13 +341,20 @@ void approx(Warp& w, const Instr& i, uint32_t active) {
         each_active(w.u32(i.r[0]), active, [&](int l) {
             const float x = in(l);
             switch (kOp) {
-                case Unary::rcp: return out(num::rcp_approx(x));
-                case Unary::rsqrt: return out(num::rsqrt_approx(x));
-                case Unary::sqrt: return out(num::sqrt_approx(x));
-                case Unary::sin: return out(num::sin_approx(x));
-                case Unary::cos: return out(num::cos_approx(x));
-                case Unary::lg2: return out(num::lg2_approx(x));
-                default: return out(num::tanh_approx(x));
+                case Unary::rcp:
+                    return out(num::rcp_approx(x));
+                case Unary::rsqrt:
+                    return out(num::rsqrt_approx(x));
+                case Unary::sqrt:
+                    return out(num::sqrt_approx(x));
+                case Unary::sin:
+                    return out(num::sin_approx(x));
+                case Unary::cos:
+                    return out(num::cos_approx(x));
+                case Unary::lg2:
+                    return out(num::lg2_approx(x));
+                default:
+                    return out(num::tanh_approx(x));
             }
         });
     }
@@ -394,12 +416,14 @@ Instr decode_unary(const ptx::Statement& s, DecodeContext& c) {
     } else if (t == Type::f64) {
         if (is_approx) {
             run = kOp == Unary::rcp ? map1<double, double, RcpApproxD>
-                  : kOp == Unary::rsqrt ? (m.ftz ? map1<double, double, RsqrtApproxD> : map1<double, double, RsqrtD>)
-                                        : nullptr;
+                  : kOp == Unary::rsqrt
+                      ? (m.ftz ? map1<double, double, RsqrtApproxD> : map1<double, double, RsqrtD>)
+                      : nullptr;
         } else if (kOp == Unary::rcp || kOp == Unary::sqrt) {
-            run = m.round != Round::rn ? (kOp == Unary::rcp ? directed64<Op64::rcp> : directed64<Op64::sqrt>)
-                  : kOp == Unary::rcp  ? map1<double, double, RcpD>
-                                       : map1<double, double, SqrtD>;
+            run = m.round != Round::rn
+                      ? (kOp == Unary::rcp ? directed64<Op64::rcp> : directed64<Op64::sqrt>)
+                  : kOp == Unary::rcp ? map1<double, double, RcpD>
+                                      : map1<double, double, SqrtD>;
         }
     }
     if (!run) {
@@ -413,18 +437,23 @@ Instr decode_unary(const ptx::Statement& s, DecodeContext& c) {
 template <bool kFull, bool kFtz>
 struct DivApprox {
     float operator()(float a, float b) const {
-        return finish<kFtz, false>(kFull ? input<kFtz>(a) / input<kFtz>(b) : num::div_approx(input<kFtz>(a), input<kFtz>(b)));
+        return finish<kFtz, false>(kFull ? input<kFtz>(a) / input<kFtz>(b)
+                                         : num::div_approx(input<kFtz>(a), input<kFtz>(b)));
     }
 };
 
 // abs and neg keep NaN payloads but for .ftz.
 template <bool kFtz>
 struct AbsF {
-    float operator()(float a) const { return input<kFtz>(std::bit_cast<float>(std::bit_cast<uint32_t>(a) & 0x7fffffffu)); }
+    float operator()(float a) const {
+        return input<kFtz>(std::bit_cast<float>(std::bit_cast<uint32_t>(a) & 0x7fffffffu));
+    }
 };
 template <bool kFtz>
 struct NegF {
-    float operator()(float a) const { return input<kFtz>(std::bit_cast<float>(std::bit_cast<uint32_t>(a) ^ 0x80000000u)); }
+    float operator()(float a) const {
+        return input<kFtz>(std::bit_cast<float>(std::bit_cast<uint32_t>(a) ^ 0x80000000u));
+    }
 };
 struct AbsD {
     double operator()(double a) const { return std::fabs(a); }
@@ -438,7 +467,8 @@ struct NegD {
 template <bool kMax, class T>
 inline T extreme(T a, T b, bool nan_wins) {
     using B = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
-    const B both = kMax ? std::bit_cast<B>(a) & std::bit_cast<B>(b) : std::bit_cast<B>(a) | std::bit_cast<B>(b);
+    const B both = kMax ? std::bit_cast<B>(a) & std::bit_cast<B>(b)
+                        : std::bit_cast<B>(a) | std::bit_cast<B>(b);
     T r = (kMax ? a > b : a < b) ? a : b;
     r = a == b ? std::bit_cast<T>(both) : r;
     const T nan = canonical(std::numeric_limits<T>::quiet_NaN());
@@ -449,13 +479,16 @@ inline T extreme(T a, T b, bool nan_wins) {
 
 template <bool kMax, bool kFtz, bool kNan>
 struct ExtremeF {
-    float operator()(float a, float b) const { return extreme<kMax>(input<kFtz>(a), input<kFtz>(b), kNan); }
+    float operator()(float a, float b) const {
+        return extreme<kMax>(input<kFtz>(a), input<kFtz>(b), kNan);
+    }
 };
 template <bool kMax, bool kFtz, bool kNan>
 struct ExtremeXor {
     float operator()(float a, float b) const {
         a = input<kFtz>(a), b = input<kFtz>(b);
-        const uint32_t sign = (std::bit_cast<uint32_t>(a) ^ std::bit_cast<uint32_t>(b)) & 0x80000000u;
+        const uint32_t sign =
+            (std::bit_cast<uint32_t>(a) ^ std::bit_cast<uint32_t>(b)) & 0x80000000u;
         const float r = extreme<kMax>(std::fabs(a), std::fabs(b), kNan);
         return r != r ? r : std::bit_cast<float>(std::bit_cast<uint32_t>(r) | sign);
     }
@@ -463,7 +496,8 @@ struct ExtremeXor {
 template <bool kMax, bool kFtz, bool kNan>
 struct Extreme3 {
     float operator()(float a, float b, float c) const {
-        return extreme<kMax>(extreme<kMax>(input<kFtz>(a), input<kFtz>(b), kNan), input<kFtz>(c), kNan);
+        return extreme<kMax>(extreme<kMax>(input<kFtz>(a), input<kFtz>(b), kNan), input<kFtz>(c),
+                             kNan);
     }
 };
 template <bool kMax>
@@ -473,8 +507,10 @@ struct ExtremeD {
 
 template <template <bool, bool, bool> class Op, bool kMax>
 Handler choose_extreme2(bool ftz, bool nan) {
-    return ftz ? (nan ? map2<float, float, float, Op<kMax, true, true>> : map2<float, float, float, Op<kMax, true, false>>)
-               : (nan ? map2<float, float, float, Op<kMax, false, true>> : map2<float, float, float, Op<kMax, false, false>>);
+    return ftz ? (nan ? map2<float, float, float, Op<kMax, true, true>>
+                      : map2<float, float, float, Op<kMax, true, false>>)
+               : (nan ? map2<float, float, float, Op<kMax, false, true>>
+                      : map2<float, float, float, Op<kMax, false, false>>);
 }
 
 template <bool kMax>
@@ -493,11 +529,17 @@ Instr decode_extreme(const ptx::Statement& s, DecodeContext& c) {
         if (s.has("xorsign")) {
             c.unknown("xorsign");
         }
-        Handler run = m.ftz ? (nan ? map3<float, float, float, float, Extreme3<kMax, true, true>> : map3<float, float, float, float, Extreme3<kMax, true, false>>)
-                            : (nan ? map3<float, float, float, float, Extreme3<kMax, false, true>> : map3<float, float, float, float, Extreme3<kMax, false, false>>);
+        Handler run = m.ftz
+                          ? (nan ? map3<float, float, float, float, Extreme3<kMax, true, true>>
+                                 : map3<float, float, float, float, Extreme3<kMax, true, false>>)
+                          : (nan ? map3<float, float, float, float, Extreme3<kMax, false, true>>
+                                 : map3<float, float, float, float, Extreme3<kMax, false, false>>);
         return pack(c, run, {t, t, t, t});
     }
-    return pack(c, s.has("xorsign") ? choose_extreme2<ExtremeXor, kMax>(m.ftz, nan) : choose_extreme2<ExtremeF, kMax>(m.ftz, nan), {t, t, t});
+    return pack(c,
+                s.has("xorsign") ? choose_extreme2<ExtremeXor, kMax>(m.ftz, nan)
+                                 : choose_extreme2<ExtremeF, kMax>(m.ftz, nan),
+                {t, t, t});
 }
 
 struct CopySign {
@@ -510,7 +552,10 @@ struct CopySign {
 
 Instr decode_copysign(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
-    return pack(c, t == Type::f64 ? map2<uint64_t, uint64_t, uint64_t, CopySign> : map2<uint32_t, uint32_t, uint32_t, CopySign>, {t, t, t});
+    return pack(c,
+                t == Type::f64 ? map2<uint64_t, uint64_t, uint64_t, CopySign>
+                               : map2<uint32_t, uint32_t, uint32_t, CopySign>,
+                {t, t, t});
 }
 
 // small: 0 finite, 1 infinite, 2 number, 3 notanumber, 4 normal, 5 subnormal
@@ -519,19 +564,26 @@ void testp(Warp& w, const Instr& i, uint32_t active) {
     const T* a = w.at<T>(i.r[1]);
     const uint32_t bits = ballot([&](int l) {
         switch (i.small) {
-            case 0: return std::isfinite(a[l]);
-            case 1: return std::isinf(a[l]);
-            case 2: return !std::isnan(a[l]);
-            case 3: return std::isnan(a[l]);
-            case 4: return std::isnormal(a[l]) || a[l] == 0;
-            default: return std::fpclassify(a[l]) == FP_SUBNORMAL;
+            case 0:
+                return std::isfinite(a[l]);
+            case 1:
+                return std::isinf(a[l]);
+            case 2:
+                return !std::isnan(a[l]);
+            case 3:
+                return std::isnan(a[l]);
+            case 4:
+                return std::isnormal(a[l]) || a[l] == 0;
+            default:
+                return std::fpclassify(a[l]) == FP_SUBNORMAL;
         }
     });
     w.set_pred(i.p[0], bits, active);
 }
 
 Instr decode_testp(const ptx::Statement& s, DecodeContext& c) {
-    constexpr std::string_view kNames[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
+    constexpr std::string_view kNames[] = {"finite",     "infinite", "number",
+                                           "notanumber", "normal",   "subnormal"};
     const Type t = last_type(s);
     Instr i;
     i.run = t == Type::f64 ? testp<double> : testp<float>;
@@ -546,10 +598,11 @@ Instr decode_testp(const ptx::Statement& s, DecodeContext& c) {
 }
 
 const RegisterFamily kFamilies[] = {
-    {"rcp", decode_unary<Unary::rcp>},   {"rsqrt", decode_unary<Unary::rsqrt>}, {"sqrt", decode_unary<Unary::sqrt>},
-    {"sin", decode_unary<Unary::sin>},   {"cos", decode_unary<Unary::cos>},     {"lg2", decode_unary<Unary::lg2>},
-    {"ex2", decode_unary<Unary::ex2>},   {"tanh", decode_unary<Unary::tanh>},   {"copysign", decode_copysign},
-    {"testp", decode_testp},
+    {"rcp", decode_unary<Unary::rcp>},   {"rsqrt", decode_unary<Unary::rsqrt>},
+    {"sqrt", decode_unary<Unary::sqrt>}, {"sin", decode_unary<Unary::sin>},
+    {"cos", decode_unary<Unary::cos>},   {"lg2", decode_unary<Unary::lg2>},
+    {"ex2", decode_unary<Unary::ex2>},   {"tanh", decode_unary<Unary::tanh>},
+    {"copysign", decode_copysign},       {"testp", decode_testp},
 };
 
 }  // namespace
@@ -578,12 +631,15 @@ Instr decode_float_fma(const ptx::Statement& s, DecodeContext& c) {
     }
     Handler run;
     if (t == Type::f64) {
-        run = m.round == Round::rn ? map3<double, double, double, double, FmaD> : directed64<Op64::fma>;
+        run = m.round == Round::rn ? map3<double, double, double, double, FmaD>
+                                   : directed64<Op64::fma>;
     } else if (m.round != Round::rn) {
         run = fma_directed;
     } else {
-        run = m.ftz ? (m.sat ? map3<float, float, float, float, FmaF<true, true>> : map3<float, float, float, float, FmaF<true, false>>)
-                    : (m.sat ? map3<float, float, float, float, FmaF<false, true>> : map3<float, float, float, float, FmaF<false, false>>);
+        run = m.ftz ? (m.sat ? map3<float, float, float, float, FmaF<true, true>>
+                             : map3<float, float, float, float, FmaF<true, false>>)
+                    : (m.sat ? map3<float, float, float, float, FmaF<false, true>>
+                             : map3<float, float, float, float, FmaF<false, false>>);
     }
     Instr i = pack(c, run, {t, t, t, t});
     i.small = packed(m);
@@ -598,9 +654,11 @@ Instr decode_float_div(const ptx::Statement& s, DecodeContext& c) {
     if (t == Type::f64) {
         run = m.round == Round::rn ? map2<double, double, double, DivD> : directed64<Op64::div>;
     } else if (full) {
-        run = m.ftz ? map2<float, float, float, DivApprox<true, true>> : map2<float, float, float, DivApprox<true, false>>;
+        run = m.ftz ? map2<float, float, float, DivApprox<true, true>>
+                    : map2<float, float, float, DivApprox<true, false>>;
     } else if (is_approx) {
-        run = m.ftz ? scalar2<float, float, float, DivApprox<false, true>> : scalar2<float, float, float, DivApprox<false, false>>;
+        run = m.ftz ? scalar2<float, float, float, DivApprox<false, true>>
+                    : scalar2<float, float, float, DivApprox<false, false>>;
     } else {
         run = m.round == Round::rn ? choose2<DivF>(m) : div_directed;
     }
@@ -615,7 +673,11 @@ Instr decode_float_abs(const ptx::Statement& s, DecodeContext& c) {
         return decode_half(s, c, HalfOp::abs);
     }
     const Modifiers m = modifiers(s, c);
-    return pack(c, t == Type::f64 ? map1<double, double, AbsD> : m.ftz ? map1<float, float, AbsF<true>> : map1<float, float, AbsF<false>>, {t, t});
+    return pack(c,
+                t == Type::f64 ? map1<double, double, AbsD>
+                : m.ftz        ? map1<float, float, AbsF<true>>
+                               : map1<float, float, AbsF<false>>,
+                {t, t});
 }
 
 Instr decode_float_neg(const ptx::Statement& s, DecodeContext& c) {
@@ -624,7 +686,11 @@ Instr decode_float_neg(const ptx::Statement& s, DecodeContext& c) {
         return decode_half(s, c, HalfOp::neg);
     }
     const Modifiers m = modifiers(s, c);
-    return pack(c, t == Type::f64 ? map1<double, double, NegD> : m.ftz ? map1<float, float, NegF<true>> : map1<float, float, NegF<false>>, {t, t});
+    return pack(c,
+                t == Type::f64 ? map1<double, double, NegD>
+                : m.ftz        ? map1<float, float, NegF<true>>
+                               : map1<float, float, NegF<false>>,
+                {t, t});
 }
 
 Instr decode_float_min(const ptx::Statement& s, DecodeContext& c) {

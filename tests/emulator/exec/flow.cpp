@@ -66,8 +66,10 @@ bool goes_round(const Program& p, uint32_t from, uint32_t to) {
                 continue;
             }
             const Source& source = p.sources[pc];
-            const std::string_view op = source.statement ? source.statement->parts[0] : std::string_view();
-            const bool leaves = op == "bra" || op == "exit" || (op == "ret" && source.function == p.entry);
+            const std::string_view op =
+                source.statement ? source.statement->parts[0] : std::string_view();
+            const bool leaves =
+                op == "bra" || op == "exit" || (op == "ret" && source.function == p.entry);
             round = !leaves;
         }
     }

@@ -5,7 +5,8 @@
 
 namespace emu {
 
-// Lanes at `from` can never reach `to`, but meet the lanes that come from there again before they exit.
+// Lanes at `from` can never reach `to`, but meet the lanes that come from there again before they
+// exit.
 bool goes_round(const Program& program, uint32_t from, uint32_t to);
 
 }  // namespace emu

@@ -33,18 +33,29 @@ uint16_t apply(uint16_t a, uint16_t b, uint16_t c, uint32_t flags) {
     }
     uint16_t r = 0;
     switch (kOp) {
-        case HalfOp::add: r = kBf ? num::bf16_add(a, b) : num::f16_add(a, b); break;
-        case HalfOp::sub: r = kBf ? num::bf16_sub(a, b) : num::f16_sub(a, b); break;
-        case HalfOp::mul: r = kBf ? num::bf16_mul(a, b) : num::f16_mul(a, b); break;
+        case HalfOp::add:
+            r = kBf ? num::bf16_add(a, b) : num::f16_add(a, b);
+            break;
+        case HalfOp::sub:
+            r = kBf ? num::bf16_sub(a, b) : num::f16_sub(a, b);
+            break;
+        case HalfOp::mul:
+            r = kBf ? num::bf16_mul(a, b) : num::f16_mul(a, b);
+            break;
         case HalfOp::fma:
-            // .oob: the operand that marks "out of bounds" (the canonical NaN 0xffff) makes the result +0.
+            // .oob: the operand that marks "out of bounds" (the canonical NaN 0xffff) makes the
+            // result +0.
             if ((flags & kOob) && (a == 0xffff || b == 0xffff)) {
                 return 0;
             }
             r = kBf ? num::bf16_fma(a, b, c) : num::f16_fma(a, b, c);
             break;
-        case HalfOp::abs: r = a & 0x7fff; break;
-        case HalfOp::neg: r = a ^ 0x8000; break;
+        case HalfOp::abs:
+            r = a & 0x7fff;
+            break;
+        case HalfOp::neg:
+            r = a ^ 0x8000;
+            break;
         case HalfOp::min:
         case HalfOp::max: {
             uint16_t sign = 0;
@@ -58,8 +69,12 @@ uint16_t apply(uint16_t a, uint16_t b, uint16_t c, uint32_t flags) {
             r |= is_nan<kBf>(r) ? 0 : sign;
             break;
         }
-        case HalfOp::ex2: r = kBf ? num::ex2_approx_bf16(a) : num::ex2_approx_f16(a); break;
-        case HalfOp::tanh: r = kBf ? num::tanh_approx_bf16(a) : num::tanh_approx_f16(a); break;
+        case HalfOp::ex2:
+            r = kBf ? num::ex2_approx_bf16(a) : num::ex2_approx_f16(a);
+            break;
+        case HalfOp::tanh:
+            r = kBf ? num::tanh_approx_bf16(a) : num::tanh_approx_f16(a);
+            break;
     }
     if (!kBf && (flags & kFtz)) {
         r = num::f16_ftz(r);
@@ -81,11 +96,14 @@ void run_half(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t* c = i.r[3] == kNoRef ? a : w.u32(i.r[3]);
     const uint32_t flags = i.small;
     each_active(w.u32(i.r[0]), active, [&](int l) {
-        const uint32_t low = apply<kBf, kOp>(static_cast<uint16_t>(a[l]), static_cast<uint16_t>(b[l]), static_cast<uint16_t>(c[l]), flags);
+        const uint32_t low =
+            apply<kBf, kOp>(static_cast<uint16_t>(a[l]), static_cast<uint16_t>(b[l]),
+                            static_cast<uint16_t>(c[l]), flags);
         if constexpr (!kTwo) {
             return low;
         } else {
-            const uint32_t high = apply<kBf, kOp>(static_cast<uint16_t>(a[l] >> 16), static_cast<uint16_t>(b[l] >> 16),
+            const uint32_t high = apply<kBf, kOp>(static_cast<uint16_t>(a[l] >> 16),
+                                                  static_cast<uint16_t>(b[l] >> 16),
                                                   static_cast<uint16_t>(c[l] >> 16), flags);
             return low | high << 16;
         }
@@ -95,10 +113,14 @@ void run_half(Warp& w, const Instr& i, uint32_t active) {
 template <HalfOp kOp>
 Handler choose(Type t) {
     switch (t) {
-        case Type::f16: return run_half<false, false, kOp>;
-        case Type::f16x2: return run_half<false, true, kOp>;
-        case Type::bf16: return run_half<true, false, kOp>;
-        default: return run_half<true, true, kOp>;
+        case Type::f16:
+            return run_half<false, false, kOp>;
+        case Type::f16x2:
+            return run_half<false, true, kOp>;
+        case Type::bf16:
+            return run_half<true, false, kOp>;
+        default:
+            return run_half<true, true, kOp>;
     }
 }
 
@@ -127,25 +149,51 @@ Instr decode_half(const ptx::Statement& s, DecodeContext& c, HalfOp op) {
     }
     Handler run = nullptr;
     switch (op) {
-        case HalfOp::add: run = choose<HalfOp::add>(t); break;
-        case HalfOp::sub: run = choose<HalfOp::sub>(t); break;
-        case HalfOp::mul: run = choose<HalfOp::mul>(t); break;
-        case HalfOp::fma: run = choose<HalfOp::fma>(t); break;
-        case HalfOp::abs: run = choose<HalfOp::abs>(t); break;
-        case HalfOp::neg: run = choose<HalfOp::neg>(t); break;
-        case HalfOp::min: run = choose<HalfOp::min>(t); break;
-        case HalfOp::max: run = choose<HalfOp::max>(t); break;
-        case HalfOp::ex2: run = choose<HalfOp::ex2>(t); break;
-        case HalfOp::tanh: run = choose<HalfOp::tanh>(t); break;
+        case HalfOp::add:
+            run = choose<HalfOp::add>(t);
+            break;
+        case HalfOp::sub:
+            run = choose<HalfOp::sub>(t);
+            break;
+        case HalfOp::mul:
+            run = choose<HalfOp::mul>(t);
+            break;
+        case HalfOp::fma:
+            run = choose<HalfOp::fma>(t);
+            break;
+        case HalfOp::abs:
+            run = choose<HalfOp::abs>(t);
+            break;
+        case HalfOp::neg:
+            run = choose<HalfOp::neg>(t);
+            break;
+        case HalfOp::min:
+            run = choose<HalfOp::min>(t);
+            break;
+        case HalfOp::max:
+            run = choose<HalfOp::max>(t);
+            break;
+        case HalfOp::ex2:
+            run = choose<HalfOp::ex2>(t);
+            break;
+        case HalfOp::tanh:
+            run = choose<HalfOp::tanh>(t);
+            break;
     }
     Instr i;
     switch (op) {
-        case HalfOp::fma: i = pack(c, run, {t, t, t, t}); break;
+        case HalfOp::fma:
+            i = pack(c, run, {t, t, t, t});
+            break;
         case HalfOp::abs:
         case HalfOp::neg:
         case HalfOp::ex2:
-        case HalfOp::tanh: i = pack(c, run, {t, t}); break;
-        default: i = pack(c, run, {t, t, t}); break;
+        case HalfOp::tanh:
+            i = pack(c, run, {t, t});
+            break;
+        default:
+            i = pack(c, run, {t, t, t});
+            break;
     }
     i.small = flags;
     return i;

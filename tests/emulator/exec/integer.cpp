@@ -14,10 +14,12 @@ using ptx::Type;
 template <class T>
 using U = std::make_unsigned_t<T>;
 template <class T>
-using Wide = std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>,
-                                std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
+using Wide =
+    std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>,
+                       std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
 template <class T>
-using Double = std::conditional_t<sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>, Wide<T>>;
+using Double = std::conditional_t<
+    sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>, Wide<T>>;
 
 // Wrapping arithmetic is done in unsigned types at least 32 bits wide.
 template <class T>
@@ -56,7 +58,8 @@ struct MulLo {
 struct MulHi {
     template <class T>
     T operator()(T a, T b) const {
-        return static_cast<T>((static_cast<Double<T>>(a) * static_cast<Double<T>>(b)) >> (8 * sizeof(T)));
+        return static_cast<T>((static_cast<Double<T>>(a) * static_cast<Double<T>>(b)) >>
+                              (8 * sizeof(T)));
     }
 };
 struct MulWide {
@@ -88,7 +91,11 @@ struct MadWide {
 };
 template <bool kHigh, class T>
 T mul24(T a, T b) {
-    auto narrow = [](T v) { return std::is_signed_v<T> ? static_cast<int64_t>(static_cast<int32_t>(static_cast<uint32_t>(v) << 8) >> 8) : static_cast<int64_t>(static_cast<uint32_t>(v) & 0xffffff); };
+    auto narrow = [](T v) {
+        return std::is_signed_v<T>
+                   ? static_cast<int64_t>(static_cast<int32_t>(static_cast<uint32_t>(v) << 8) >> 8)
+                   : static_cast<int64_t>(static_cast<uint32_t>(v) & 0xffffff);
+    };
     const int64_t product = narrow(a) * narrow(b);
     return static_cast<T>(kHigh ? product >> 16 : product);
 }
@@ -177,7 +184,8 @@ struct Pair {  // two 16-bit values in a word
         if constexpr (kRelu) {
             low = std::max<T>(low, 0), high = std::max<T>(high, 0);
         }
-        return static_cast<uint32_t>(static_cast<uint16_t>(low)) | static_cast<uint32_t>(static_cast<uint16_t>(high)) << 16;
+        return static_cast<uint32_t>(static_cast<uint16_t>(low)) |
+               static_cast<uint32_t>(static_cast<uint16_t>(high)) << 16;
     }
 };
 struct Sad {
@@ -190,55 +198,84 @@ struct Sad {
 template <class Op>
 Handler binary(Type t) {
     switch (t) {
-        case Type::u16: return map2<uint16_t, uint16_t, uint16_t, Op>;
-        case Type::s16: return map2<int16_t, int16_t, int16_t, Op>;
-        case Type::u32: return map2<uint32_t, uint32_t, uint32_t, Op>;
-        case Type::s32: return map2<int32_t, int32_t, int32_t, Op>;
-        case Type::u64: return map2<uint64_t, uint64_t, uint64_t, Op>;
-        case Type::s64: return map2<int64_t, int64_t, int64_t, Op>;
-        default: return nullptr;
+        case Type::u16:
+            return map2<uint16_t, uint16_t, uint16_t, Op>;
+        case Type::s16:
+            return map2<int16_t, int16_t, int16_t, Op>;
+        case Type::u32:
+            return map2<uint32_t, uint32_t, uint32_t, Op>;
+        case Type::s32:
+            return map2<int32_t, int32_t, int32_t, Op>;
+        case Type::u64:
+            return map2<uint64_t, uint64_t, uint64_t, Op>;
+        case Type::s64:
+            return map2<int64_t, int64_t, int64_t, Op>;
+        default:
+            return nullptr;
     }
 }
 template <class Op>
 Handler dividing(Type t) {
     switch (t) {
-        case Type::u16: return scalar2<uint16_t, uint16_t, uint16_t, Op>;
-        case Type::s16: return scalar2<int16_t, int16_t, int16_t, Op>;
-        case Type::u32: return scalar2<uint32_t, uint32_t, uint32_t, Op>;
-        case Type::s32: return scalar2<int32_t, int32_t, int32_t, Op>;
-        case Type::u64: return scalar2<uint64_t, uint64_t, uint64_t, Op>;
-        case Type::s64: return scalar2<int64_t, int64_t, int64_t, Op>;
-        default: return nullptr;
+        case Type::u16:
+            return scalar2<uint16_t, uint16_t, uint16_t, Op>;
+        case Type::s16:
+            return scalar2<int16_t, int16_t, int16_t, Op>;
+        case Type::u32:
+            return scalar2<uint32_t, uint32_t, uint32_t, Op>;
+        case Type::s32:
+            return scalar2<int32_t, int32_t, int32_t, Op>;
+        case Type::u64:
+            return scalar2<uint64_t, uint64_t, uint64_t, Op>;
+        case Type::s64:
+            return scalar2<int64_t, int64_t, int64_t, Op>;
+        default:
+            return nullptr;
     }
 }
 template <class Op>
 Handler ternary(Type t) {
     switch (t) {
-        case Type::u16: return map3<uint16_t, uint16_t, uint16_t, uint16_t, Op>;
-        case Type::s16: return map3<int16_t, int16_t, int16_t, int16_t, Op>;
-        case Type::u32: return map3<uint32_t, uint32_t, uint32_t, uint32_t, Op>;
-        case Type::s32: return map3<int32_t, int32_t, int32_t, int32_t, Op>;
-        case Type::u64: return map3<uint64_t, uint64_t, uint64_t, uint64_t, Op>;
-        case Type::s64: return map3<int64_t, int64_t, int64_t, int64_t, Op>;
-        default: return nullptr;
+        case Type::u16:
+            return map3<uint16_t, uint16_t, uint16_t, uint16_t, Op>;
+        case Type::s16:
+            return map3<int16_t, int16_t, int16_t, int16_t, Op>;
+        case Type::u32:
+            return map3<uint32_t, uint32_t, uint32_t, uint32_t, Op>;
+        case Type::s32:
+            return map3<int32_t, int32_t, int32_t, int32_t, Op>;
+        case Type::u64:
+            return map3<uint64_t, uint64_t, uint64_t, uint64_t, Op>;
+        case Type::s64:
+            return map3<int64_t, int64_t, int64_t, int64_t, Op>;
+        default:
+            return nullptr;
     }
 }
 template <class Op>
 Handler signed_unary(Type t) {
     switch (t) {
-        case Type::s16: return map1<int16_t, int16_t, Op>;
-        case Type::s32: return map1<int32_t, int32_t, Op>;
-        case Type::s64: return map1<int64_t, int64_t, Op>;
-        default: return nullptr;
+        case Type::s16:
+            return map1<int16_t, int16_t, Op>;
+        case Type::s32:
+            return map1<int32_t, int32_t, Op>;
+        case Type::s64:
+            return map1<int64_t, int64_t, Op>;
+        default:
+            return nullptr;
     }
 }
 
 Type wide_of(Type t) {
     switch (t) {
-        case Type::u16: return Type::u32;
-        case Type::s16: return Type::s32;
-        case Type::u32: return Type::u64;
-        default: return Type::s64;
+        case Type::u16:
+            return Type::u32;
+        case Type::s16:
+            return Type::s32;
+        case Type::u32:
+            return Type::u64;
+        default:
+            return Type::s64;
     }
 }
 
@@ -264,7 +301,8 @@ void carry(Warp& w, const Instr& i, uint32_t active) {
     uint32_t out = 0;
     for_lanes(active, [&](int l) {
         const T x = a[l], y = kSubtract ? ~b[l] : b[l];
-        // The carry flag of a subtraction is the inverted borrow inside; PTX's CC.CF holds the borrow.
+        // The carry flag of a subtraction is the inverted borrow inside; PTX's CC.CF holds the
+        // borrow.
         const T c = kSubtract ? (kIn ? !(in >> l & 1) : 1) : (kIn ? in >> l & 1 : 0);
         T v;
         bool o = __builtin_add_overflow(x, y, &v);
@@ -289,8 +327,9 @@ void mad_carry(Warp& w, const Instr& i, uint32_t active) {
     for_lanes(active, [&](int l) {
         using S = std::make_signed_t<T>;
         const T x = !kHigh ? a[l] * b[l]
-                    : is_signed ? static_cast<T>(MulHi()(static_cast<S>(a[l]), static_cast<S>(b[l])))
-                                : MulHi()(a[l], b[l]);
+                    : is_signed
+                        ? static_cast<T>(MulHi()(static_cast<S>(a[l]), static_cast<S>(b[l])))
+                        : MulHi()(a[l], b[l]);
         T v;
         bool o = __builtin_add_overflow(x, c[l], &v);
         o |= __builtin_add_overflow(v, static_cast<T>(kIn ? in >> l & 1 : 0), &v);
@@ -307,9 +346,11 @@ Instr decode_carry(const ptx::Statement& s, DecodeContext& c, bool in) {
     const bool out = s.has("cc");
     const Type t = last_type(s);
     const bool wide = ptx::bytes_of(t) == 8;
-    Handler run = wide ? (in ? (out ? carry<uint64_t, true, true, kSubtract> : carry<uint64_t, true, false, kSubtract>)
+    Handler run = wide ? (in ? (out ? carry<uint64_t, true, true, kSubtract>
+                                    : carry<uint64_t, true, false, kSubtract>)
                              : carry<uint64_t, false, true, kSubtract>)
-                       : (in ? (out ? carry<uint32_t, true, true, kSubtract> : carry<uint32_t, true, false, kSubtract>)
+                       : (in ? (out ? carry<uint32_t, true, true, kSubtract>
+                                    : carry<uint32_t, true, false, kSubtract>)
                              : carry<uint32_t, false, true, kSubtract>);
     return pack(c, run, {t, t, t});
 }
@@ -317,15 +358,19 @@ Instr decode_carry(const ptx::Statement& s, DecodeContext& c, bool in) {
 template <class T>
 Handler mad_carry_for(bool in, bool out, bool high) {
     if (high) {
-        return in ? (out ? mad_carry<T, true, true, true> : mad_carry<T, true, false, true>) : mad_carry<T, false, true, true>;
+        return in ? (out ? mad_carry<T, true, true, true> : mad_carry<T, true, false, true>)
+                  : mad_carry<T, false, true, true>;
     }
-    return in ? (out ? mad_carry<T, true, true, false> : mad_carry<T, true, false, false>) : mad_carry<T, false, true, false>;
+    return in ? (out ? mad_carry<T, true, true, false> : mad_carry<T, true, false, false>)
+              : mad_carry<T, false, true, false>;
 }
 
 Instr decode_mad_carry(const ptx::Statement& s, DecodeContext& c, bool in) {
     const Type t = last_type(s);
     const bool out = s.has("cc"), high = s.has("hi");
-    Instr i = pack(c, ptx::bytes_of(t) == 8 ? mad_carry_for<uint64_t>(in, out, high) : mad_carry_for<uint32_t>(in, out, high),
+    Instr i = pack(c,
+                   ptx::bytes_of(t) == 8 ? mad_carry_for<uint64_t>(in, out, high)
+                                         : mad_carry_for<uint32_t>(in, out, high),
                    {t, t, t, t});
     i.small = ptx::is_signed(t);
     return i;
@@ -336,7 +381,8 @@ Instr decode_mad_carry(const ptx::Statement& s, DecodeContext& c, bool in) {
 Instr decode_add(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
     if (packed16(s)) {
-        return pack(c, map2<uint32_t, uint32_t, uint32_t, Pair<uint16_t, Add>>, {Type::b32, Type::b32, Type::b32});
+        return pack(c, map2<uint32_t, uint32_t, uint32_t, Pair<uint16_t, Add>>,
+                    {Type::b32, Type::b32, Type::b32});
     }
     if (ptx::is_float(t)) {
         return decode_float_add(s, c);
@@ -353,7 +399,8 @@ Instr decode_add(const ptx::Statement& s, DecodeContext& c) {
 Instr decode_sub(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
     if (packed16(s)) {
-        return pack(c, map2<uint32_t, uint32_t, uint32_t, Pair<uint16_t, Sub>>, {Type::b32, Type::b32, Type::b32});
+        return pack(c, map2<uint32_t, uint32_t, uint32_t, Pair<uint16_t, Sub>>,
+                    {Type::b32, Type::b32, Type::b32});
     }
     if (ptx::is_float(t)) {
         return decode_float_sub(s, c);
@@ -387,18 +434,28 @@ Instr decode_mul(const ptx::Statement& s, DecodeContext& c) {
     if (s.has("wide")) {
         Handler run = nullptr;
         switch (t) {
-            case Type::u16: run = map2<uint32_t, uint16_t, uint16_t, MulWide>; break;
-            case Type::s16: run = map2<int32_t, int16_t, int16_t, MulWide>; break;
-            case Type::u32: run = map2<uint64_t, uint32_t, uint32_t, MulWide>; break;
-            case Type::s32: run = map2<int64_t, int32_t, int32_t, MulWide>; break;
-            default: break;
+            case Type::u16:
+                run = map2<uint32_t, uint16_t, uint16_t, MulWide>;
+                break;
+            case Type::s16:
+                run = map2<int32_t, int16_t, int16_t, MulWide>;
+                break;
+            case Type::u32:
+                run = map2<uint64_t, uint32_t, uint32_t, MulWide>;
+                break;
+            case Type::s32:
+                run = map2<int64_t, int32_t, int32_t, MulWide>;
+                break;
+            default:
+                break;
         }
         return checked(c, run, {wide_of(t), t, t});
     }
     if (s.has("hi")) {
-        return checked(c, t == Type::u64   ? scalar2<uint64_t, uint64_t, uint64_t, MulHi>
-                          : t == Type::s64 ? scalar2<int64_t, int64_t, int64_t, MulHi>
-                                           : binary<MulHi>(t),
+        return checked(c,
+                       t == Type::u64   ? scalar2<uint64_t, uint64_t, uint64_t, MulHi>
+                       : t == Type::s64 ? scalar2<int64_t, int64_t, int64_t, MulHi>
+                                        : binary<MulHi>(t),
                        {t, t, t});
     }
     if (!s.has("lo")) {
@@ -418,11 +475,20 @@ Instr decode_mad(const ptx::Statement& s, DecodeContext& c) {
     if (s.has("wide")) {
         Handler run = nullptr;
         switch (t) {
-            case Type::u16: run = map3<uint32_t, uint16_t, uint16_t, uint32_t, MadWide>; break;
-            case Type::s16: run = map3<int32_t, int16_t, int16_t, int32_t, MadWide>; break;
-            case Type::u32: run = map3<uint64_t, uint32_t, uint32_t, uint64_t, MadWide>; break;
-            case Type::s32: run = map3<int64_t, int32_t, int32_t, int64_t, MadWide>; break;
-            default: break;
+            case Type::u16:
+                run = map3<uint32_t, uint16_t, uint16_t, uint32_t, MadWide>;
+                break;
+            case Type::s16:
+                run = map3<int32_t, int16_t, int16_t, int32_t, MadWide>;
+                break;
+            case Type::u32:
+                run = map3<uint64_t, uint32_t, uint32_t, uint64_t, MadWide>;
+                break;
+            case Type::s32:
+                run = map3<int64_t, int32_t, int32_t, int64_t, MadWide>;
+                break;
+            default:
+                break;
         }
         return checked(c, run, {wide_of(t), t, t, wide_of(t)});
     }
@@ -430,9 +496,10 @@ Instr decode_mad(const ptx::Statement& s, DecodeContext& c) {
         if (s.has("sat")) {
             return pack(c, map3<int32_t, int32_t, int32_t, int32_t, MadHiSat>, {t, t, t, t});
         }
-        return checked(c, t == Type::u64   ? scalar3<uint64_t, uint64_t, uint64_t, uint64_t, MadHi>
-                          : t == Type::s64 ? scalar3<int64_t, int64_t, int64_t, int64_t, MadHi>
-                                           : ternary<MadHi>(t),
+        return checked(c,
+                       t == Type::u64   ? scalar3<uint64_t, uint64_t, uint64_t, uint64_t, MadHi>
+                       : t == Type::s64 ? scalar3<int64_t, int64_t, int64_t, int64_t, MadHi>
+                                        : ternary<MadHi>(t),
                        {t, t, t, t});
     }
     return checked(c, ternary<MadLo>(t), {t, t, t, t});
@@ -442,9 +509,15 @@ Instr decode_mul24(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
     const bool high = s.has("hi");
     if (t == Type::u32) {
-        return pack(c, high ? map2<uint32_t, uint32_t, uint32_t, Mul24Hi> : map2<uint32_t, uint32_t, uint32_t, Mul24Lo>, {t, t, t});
+        return pack(c,
+                    high ? map2<uint32_t, uint32_t, uint32_t, Mul24Hi>
+                         : map2<uint32_t, uint32_t, uint32_t, Mul24Lo>,
+                    {t, t, t});
     }
-    return pack(c, high ? map2<int32_t, int32_t, int32_t, Mul24Hi> : map2<int32_t, int32_t, int32_t, Mul24Lo>, {t, t, t});
+    return pack(
+        c,
+        high ? map2<int32_t, int32_t, int32_t, Mul24Hi> : map2<int32_t, int32_t, int32_t, Mul24Lo>,
+        {t, t, t});
 }
 
 Instr decode_mad24(const ptx::Statement& s, DecodeContext& c) {
@@ -454,10 +527,15 @@ Instr decode_mad24(const ptx::Statement& s, DecodeContext& c) {
         c.unknown("sat");
     }
     if (t == Type::u32) {
-        return pack(c, high ? map3<uint32_t, uint32_t, uint32_t, uint32_t, Mad24Hi> : map3<uint32_t, uint32_t, uint32_t, uint32_t, Mad24Lo>,
+        return pack(c,
+                    high ? map3<uint32_t, uint32_t, uint32_t, uint32_t, Mad24Hi>
+                         : map3<uint32_t, uint32_t, uint32_t, uint32_t, Mad24Lo>,
                     {t, t, t, t});
     }
-    return pack(c, high ? map3<int32_t, int32_t, int32_t, int32_t, Mad24Hi> : map3<int32_t, int32_t, int32_t, int32_t, Mad24Lo>, {t, t, t, t});
+    return pack(c,
+                high ? map3<int32_t, int32_t, int32_t, int32_t, Mad24Hi>
+                     : map3<int32_t, int32_t, int32_t, int32_t, Mad24Lo>,
+                {t, t, t, t});
 }
 
 Instr decode_div(const ptx::Statement& s, DecodeContext& c) {
@@ -485,9 +563,9 @@ Instr decode_extreme(const ptx::Statement& s, DecodeContext& c) {
     const Type t = last_type(s);
     if (packed16(s)) {
         const bool is_signed = s.parts.back() == "s16x2";
-        Handler run = s.has("relu")  ? map2<uint32_t, uint32_t, uint32_t, Pair<int16_t, Op, true>>
-                      : is_signed ? map2<uint32_t, uint32_t, uint32_t, Pair<int16_t, Op>>
-                                  : map2<uint32_t, uint32_t, uint32_t, Pair<uint16_t, Op>>;
+        Handler run = s.has("relu") ? map2<uint32_t, uint32_t, uint32_t, Pair<int16_t, Op, true>>
+                      : is_signed   ? map2<uint32_t, uint32_t, uint32_t, Pair<int16_t, Op>>
+                                    : map2<uint32_t, uint32_t, uint32_t, Pair<uint16_t, Op>>;
         return pack(c, run, {Type::b32, Type::b32, Type::b32});
     }
     if (s.has("relu") && t == Type::s32) {
@@ -523,7 +601,8 @@ void dot(Warp& w, const Instr& i, uint32_t active) {
         for (int k = 0; k < kBytes; ++k) {
             const uint32_t x = kBytes == 4 ? a[l] >> (8 * k) & 0xff : a[l] >> (16 * k) & 0xffff;
             const uint32_t y = b[l] >> (8 * (k + (kBytes == 2 ? half : 0))) & 0xff;
-            const int32_t sx = as ? (kBytes == 4 ? static_cast<int8_t>(x) : static_cast<int16_t>(x)) : static_cast<int32_t>(x);
+            const int32_t sx = as ? (kBytes == 4 ? static_cast<int8_t>(x) : static_cast<int16_t>(x))
+                                  : static_cast<int32_t>(x);
             const int32_t sy = bs ? static_cast<int8_t>(y) : static_cast<int32_t>(y);
             sum += static_cast<uint32_t>(sx * sy);
         }
@@ -535,16 +614,19 @@ template <int kBytes>
 Instr decode_dot(const ptx::Statement& s, DecodeContext& c) {
     Instr i = pack(c, dot<kBytes>, {Type::b32, Type::b32, Type::b32, Type::b32});
     const size_t n = s.parts.size();
-    i.small = (s.parts[n - 2] == "s32" ? 1 : 0) | (s.parts[n - 1] == "s32" ? 2 : 0) | (s.has("hi") ? 4 : 0);
+    i.small = (s.parts[n - 2] == "s32" ? 1 : 0) | (s.parts[n - 1] == "s32" ? 2 : 0) |
+              (s.has("hi") ? 4 : 0);
     return i;
 }
 
 const RegisterFamily kFamilies[] = {
-    {"add", decode_add},     {"sub", decode_sub},     {"addc", decode_addc},   {"subc", decode_subc},
-    {"mul", decode_mul},     {"mad", decode_mad},     {"madc", decode_madc},   {"mul24", decode_mul24},
-    {"mad24", decode_mad24}, {"div", decode_div},     {"rem", decode_rem},     {"abs", decode_abs},
-    {"neg", decode_neg},     {"min", decode_min},     {"max", decode_max},     {"sad", decode_sad},
-    {"dp4a", decode_dot<4>}, {"dp2a", decode_dot<2>}, {"fma", decode_float_fma},
+    {"add", decode_add},       {"sub", decode_sub},     {"addc", decode_addc},
+    {"subc", decode_subc},     {"mul", decode_mul},     {"mad", decode_mad},
+    {"madc", decode_madc},     {"mul24", decode_mul24}, {"mad24", decode_mad24},
+    {"div", decode_div},       {"rem", decode_rem},     {"abs", decode_abs},
+    {"neg", decode_neg},       {"min", decode_min},     {"max", decode_max},
+    {"sad", decode_sad},       {"dp4a", decode_dot<4>}, {"dp2a", decode_dot<2>},
+    {"fma", decode_float_fma},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Element-wise instructions: a pure function applied to 32 lanes, written so that the compiler vectorises it.
+// Element-wise instructions: a pure function applied to 32 lanes, written so that the compiler
+// vectorises it.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -9,7 +10,8 @@
 
 namespace emu {
 
-// How a value lies in a register plane: 64-bit types in uint64_t, all others zero-extended in uint32_t.
+// How a value lies in a register plane: 64-bit types in uint64_t, all others zero-extended in
+// uint32_t.
 template <class T>
 using Plane = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
 
@@ -89,7 +91,8 @@ template <class R, class A, class B, class Op>
 void map2(Warp& w, const Instr& i, uint32_t active) {
     const Plane<A>* a = w.at<Plane<A>>(i.r[1]);
     const Plane<B>* b = w.at<Plane<B>>(i.r[2]);
-    each(w.at<Plane<R>>(i.r[0]), active, [&](int l) { return put<R>(Op()(get<A>(a, l), get<B>(b, l))); });
+    each(w.at<Plane<R>>(i.r[0]), active,
+         [&](int l) { return put<R>(Op()(get<A>(a, l), get<B>(b, l))); });
 }
 
 template <class R, class A, class B, class C, class Op>
@@ -112,7 +115,8 @@ template <class R, class A, class B, class Op>
 void scalar2(Warp& w, const Instr& i, uint32_t active) {
     const Plane<A>* a = w.at<Plane<A>>(i.r[1]);
     const Plane<B>* b = w.at<Plane<B>>(i.r[2]);
-    each_active(w.at<Plane<R>>(i.r[0]), active, [&](int l) { return put<R>(Op()(get<A>(a, l), get<B>(b, l))); });
+    each_active(w.at<Plane<R>>(i.r[0]), active,
+                [&](int l) { return put<R>(Op()(get<A>(a, l), get<B>(b, l))); });
 }
 
 template <class R, class A, class B, class C, class Op>

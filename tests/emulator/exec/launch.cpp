@@ -63,8 +63,8 @@ struct Work {
     }
 };
 
-// Runs clusters until none is left. Another one is started beside the running ones only when all of those spin: they
-// may wait for CTAs that have not begun.
+// Runs clusters until none is left. Another one is started beside the running ones only when all of
+// those spin: they may wait for CTAs that have not begun.
 void drive(Work& work, HostThread& host, uint64_t resident_limit) {
     std::vector<std::unique_ptr<Cluster>> resident;
     uint64_t idle_turns = 0, seen = 0;
@@ -114,18 +114,25 @@ void drive(Work& work, HostThread& host, uint64_t resident_limit) {
                 if (now != seen || idle_turns == 65) {
                     seen = now;
                     idle_since = Time::now();
-                } else if (Seconds(Time::now() - idle_since).count() > work.launch.options.hang_seconds) {
+                } else if (Seconds(Time::now() - idle_since).count() >
+                           work.launch.options.hang_seconds) {
                     Warp& w = *resident.front()->ctas[0]->warps[0];
                     std::vector<check::StuckWarp> stuck;
                     for (const auto& cluster : resident) {
                         for (const auto& cta : cluster->ctas) {
                             for (const auto& warp : cta->warps) {
                                 if (warp->mask) {
-                                    stuck.push_back({site_of(*warp, warp->pc, check::kNoLane), "a value in memory (it spins)"});
+                                    stuck.push_back({site_of(*warp, warp->pc, check::kNoLane),
+                                                     "a value in memory (it spins)"});
                                 }
                                 for (const Group& g : warp->others) {
-                                    stuck.push_back({site_of(*warp, g.wait.ready ? g.wait.pc : g.pc, __builtin_ctz(g.mask)),
-                                                     g.wait.ready ? (g.wait.describe ? g.wait.describe(*warp, g.wait) : g.wait.what) : "a value in memory (it spins)"});
+                                    stuck.push_back(
+                                        {site_of(*warp, g.wait.ready ? g.wait.pc : g.pc,
+                                                 __builtin_ctz(g.mask)),
+                                         g.wait.ready
+                                             ? (g.wait.describe ? g.wait.describe(*warp, g.wait)
+                                                                : g.wait.what)
+                                             : "a value in memory (it spins)"});
                                 }
                             }
                         }
@@ -143,7 +150,9 @@ void drive(Work& work, HostThread& host, uint64_t resident_limit) {
 }
 
 void validate(const Launch& launch, const LaunchRequest& r, const ptx::Function& f) {
-    const auto refuse = [&](const std::string& text) { throw Fault(fault::kInvalidValue, f.name + ": " + text); };
+    const auto refuse = [&](const std::string& text) {
+        throw Fault(fault::kInvalidValue, f.name + ": " + text);
+    };
     if (r.grid.count() == 0 || r.block.count() == 0 || r.block.count() > 1024) {
         refuse("grid or block is empty or a block has more than 1024 threads");
     }
@@ -164,8 +173,10 @@ std::shared_ptr<Image> load(std::string ptx_text, int arch, const Place& place) 
         if (v.space != ptx::Space::global && v.space != ptx::Space::constant) {
             continue;
         }
-        if (v.type == ptx::Type::texref || v.type == ptx::Type::samplerref || v.type == ptx::Type::surfref) {
-            throw Fault(fault::kInvalidPtx, "texture and surface references are not supported: " + v.name);
+        if (v.type == ptx::Type::texref || v.type == ptx::Type::samplerref ||
+            v.type == ptx::Type::surfref) {
+            throw Fault(fault::kInvalidPtx,
+                        "texture and surface references are not supported: " + v.name);
         }
         void* memory = place(v);
         std::memset(memory, 0, v.bytes);
@@ -179,13 +190,16 @@ std::shared_ptr<Image> load(std::string ptx_text, int arch, const Place& place) 
             uint64_t value = 0;
             if (auto s = image->symbols.find(r.symbol); s != image->symbols.end()) {
                 value = s->second.address;
-            } else if (auto f = image->module->function_index.find(r.symbol); f != image->module->function_index.end()) {
+            } else if (auto f = image->module->function_index.find(r.symbol);
+                       f != image->module->function_index.end()) {
                 value = kFunctionWindow | f->second;
             } else {
-                throw Fault(fault::kInvalidPtx, "the initialiser of " + v.name + " names the unknown " + r.symbol);
+                throw Fault(fault::kInvalidPtx,
+                            "the initialiser of " + v.name + " names the unknown " + r.symbol);
             }
             value += static_cast<uint64_t>(r.addend);
-            std::memcpy(reinterpret_cast<uint8_t*>(image->symbols[v.name].address) + r.offset, &value, static_cast<size_t>(r.bytes));
+            std::memcpy(reinterpret_cast<uint8_t*>(image->symbols[v.name].address) + r.offset,
+                        &value, static_cast<size_t>(r.bytes));
         }
     }
     return image;
@@ -215,17 +229,20 @@ FunctionFacts facts(Image& image, const std::string& function) {
     r.registers = 32;
     r.max_threads = 1024;
     if (f.max_threads[0]) {
-        r.max_threads = f.max_threads[0] * std::max(1u, f.max_threads[1]) * std::max(1u, f.max_threads[2]);
+        r.max_threads =
+            f.max_threads[0] * std::max(1u, f.max_threads[1]) * std::max(1u, f.max_threads[2]);
     }
     if (f.required_threads[0]) {
-        r.max_threads = f.required_threads[0] * std::max(1u, f.required_threads[1]) * std::max(1u, f.required_threads[2]);
+        r.max_threads = f.required_threads[0] * std::max(1u, f.required_threads[1]) *
+                        std::max(1u, f.required_threads[2]);
     }
     for (const ptx::Variable& v : image.module->globals) {
         r.const_bytes += v.space == ptx::Space::constant ? static_cast<uint32_t>(v.bytes) : 0;
     }
     r.has_required_cluster = f.required_cluster[0] != 0;
     if (r.has_required_cluster) {
-        r.required_cluster = {f.required_cluster[0], std::max(1u, f.required_cluster[1]), std::max(1u, f.required_cluster[2])};
+        r.required_cluster = {f.required_cluster[0], std::max(1u, f.required_cluster[1]),
+                              std::max(1u, f.required_cluster[2])};
     }
     return r;
 }
@@ -243,24 +260,34 @@ LaunchResult launch(const LaunchRequest& request) {
         const ptx::Function& f = *launch.program->entry;
         launch.grid = request.grid, launch.block = request.block, launch.cluster = request.cluster;
         if (f.required_cluster[0] && launch.cluster.count() == 1) {
-            launch.cluster = {f.required_cluster[0], std::max(1u, f.required_cluster[1]), std::max(1u, f.required_cluster[2])};
+            launch.cluster = {f.required_cluster[0], std::max(1u, f.required_cluster[1]),
+                              std::max(1u, f.required_cluster[2])};
         }
         validate(launch, request, f);
-        launch.cluster_grid = {launch.grid.x / launch.cluster.x, launch.grid.y / launch.cluster.y, launch.grid.z / launch.cluster.z};
+        launch.cluster_grid = {launch.grid.x / launch.cluster.x, launch.grid.y / launch.cluster.y,
+                               launch.grid.z / launch.cluster.z};
         launch.threads_per_cta = static_cast<uint32_t>(launch.block.count());
         launch.warps_per_cta = (launch.threads_per_cta + kLanes - 1) / kLanes;
-        launch.shared_bytes = request.dynamic_shared ? launch.program->dynamic_shared_at + static_cast<uint32_t>(request.dynamic_shared)
-                                                     : kReservedShared + launch.program->static_shared;
+        launch.shared_bytes =
+            request.dynamic_shared
+                ? launch.program->dynamic_shared_at + static_cast<uint32_t>(request.dynamic_shared)
+                : kReservedShared + launch.program->static_shared;
         launch.arguments.resize(request.arguments.size() + 128);
-        launch.argument_base = reinterpret_cast<uint8_t*>(align_up_pointer(reinterpret_cast<uint64_t>(launch.arguments.data())));
+        launch.argument_base = reinterpret_cast<uint8_t*>(
+            align_up_pointer(reinterpret_cast<uint64_t>(launch.arguments.data())));
         if (!request.arguments.empty()) {
             std::memcpy(launch.argument_base, request.arguments.data(), request.arguments.size());
         }
         checks_begin(launch);
         checks = true;
         Work work(launch, launch.cluster_grid.count());
-        const auto threads = static_cast<size_t>(std::clamp<int64_t>(request.options.threads, 1, static_cast<int64_t>(std::min<uint64_t>(work.clusters, 1024))));
-        const uint64_t resident = std::max<uint64_t>(1, request.cooperative ? work.clusters : static_cast<uint64_t>(std::max(1, request.options.sm_count)) * 4);
+        const auto threads = static_cast<size_t>(
+            std::clamp<int64_t>(request.options.threads, 1,
+                                static_cast<int64_t>(std::min<uint64_t>(work.clusters, 1024))));
+        const uint64_t resident = std::max<uint64_t>(
+            1, request.cooperative
+                   ? work.clusters
+                   : static_cast<uint64_t>(std::max(1, request.options.sm_count)) * 4);
         std::vector<HostThread> hosts(threads);
         for (HostThread& h : hosts) {
             h.executed.assign(launch.program->code.size() + 1, Executed{});
@@ -278,7 +305,8 @@ LaunchResult launch(const LaunchRequest& request) {
             for (size_t pc = 0; pc < launch.program->sources.size(); ++pc) {
                 const Source& source = launch.program->sources[pc];
                 const uint64_t n = h.executed[pc].threads;
-                h.counters.warp_instructions[static_cast<size_t>(source.kind)] += h.executed[pc].warps;
+                h.counters.warp_instructions[static_cast<size_t>(source.kind)] +=
+                    h.executed[pc].warps;
                 result.thread_instructions += n;
                 h.counters.thread_instructions[static_cast<size_t>(source.kind)] += n;
                 if (source.statement && source.statement->parts[0] == "ex2") {

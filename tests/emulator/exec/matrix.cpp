@@ -17,9 +17,9 @@ using ptx::Type;
 struct Mma {
     MmaSpec spec;
     MmaFn run = nullptr;
-    int count[4];          // registers of a, b, c, d
-    Ref refs[4][16];       // a, b, c, d
-    bool wide[4];          // 64-bit registers
+    int count[4];     // registers of a, b, c, d
+    Ref refs[4][16];  // a, b, c, d
+    bool wide[4];     // 64-bit registers
 };
 
 void mma(Warp& w, const Instr& i, uint32_t active) {
@@ -57,14 +57,16 @@ void mma(Warp& w, const Instr& i, uint32_t active) {
         for_lanes(active, [&](int l) {
             for (int r = 0; r < m.count[3]; ++r) {
                 if (m.wide[3]) {
-                    w.u64(m.refs[3][r])[l] = static_cast<uint64_t>(result[2 * r + 1][l]) << 32 | result[2 * r][l];
+                    w.u64(m.refs[3][r])[l] =
+                        static_cast<uint64_t>(result[2 * r + 1][l]) << 32 | result[2 * r][l];
                 } else {
                     w.u32(m.refs[3][r])[l] = result[r][l];
                 }
             }
         });
     }
-    w.counters->tensor_flops += 2ull * static_cast<uint64_t>(m.spec.m) * static_cast<uint64_t>(m.spec.n) * static_cast<uint64_t>(m.spec.k);
+    w.counters->tensor_flops += 2ull * static_cast<uint64_t>(m.spec.m) *
+                                static_cast<uint64_t>(m.spec.n) * static_cast<uint64_t>(m.spec.k);
 }
 
 Elem element(std::string_view text, DecodeContext& c) {
@@ -86,7 +88,8 @@ Instr decode_mma(const ptx::Statement& s, DecodeContext& c) {
     size_t layouts = 0;
     for (size_t k = 2; k + 4 < n; ++k) {
         const std::string_view p = s.parts[k];
-        if (p[0] == 'm' && std::sscanf(std::string(p).c_str(), "m%dn%dk%d", &m.spec.m, &m.spec.n, &m.spec.k) == 3) {
+        if (p[0] == 'm' && std::sscanf(std::string(p).c_str(), "m%dn%dk%d", &m.spec.m, &m.spec.n,
+                                       &m.spec.k) == 3) {
             shape = true;
         } else if (p == "row" || p == "col") {
             if (p != (layouts == 0 ? "row" : "col")) {
@@ -136,7 +139,8 @@ Instr decode_mma(const ptx::Statement& s, DecodeContext& c) {
     return i;
 }
 
-// ---- ldmatrix, stmatrix: 8x8 matrices of 16-bit elements; lane 8m + r gives the address of row r of matrix m ----
+// ---- ldmatrix, stmatrix: 8x8 matrices of 16-bit elements; lane 8m + r gives the address of row r
+// of matrix m ----
 
 struct Matrices {
     MemoryOp memory;
@@ -165,7 +169,8 @@ void ldmatrix(Warp& w, const Instr& i, uint32_t active) {
             }
             for (int l = 0; l < kLanes; ++l) {
                 const int col = l / 4, row = 2 * (l % 4);
-                planes[k][l] = static_cast<uint32_t>(rows[row][col]) | static_cast<uint32_t>(rows[row + 1][col]) << 16;
+                planes[k][l] = static_cast<uint32_t>(rows[row][col]) |
+                               static_cast<uint32_t>(rows[row + 1][col]) << 16;
             }
         }
     }
@@ -187,7 +192,8 @@ void stmatrix(Warp& w, const Instr& i, uint32_t active) {
             if (!m.trans) {
                 std::memcpy(&values[8 * k + l / 4][4 * (l % 4)], &d[l], 4);
             } else {
-                const auto low = static_cast<uint16_t>(d[l]), high = static_cast<uint16_t>(d[l] >> 16);
+                const auto low = static_cast<uint16_t>(d[l]),
+                           high = static_cast<uint16_t>(d[l] >> 16);
                 std::memcpy(&values[8 * k + 2 * (l % 4)][2 * (l / 4)], &low, 2);
                 std::memcpy(&values[8 * k + 2 * (l % 4) + 1][2 * (l / 4)], &high, 2);
             }
@@ -200,7 +206,8 @@ void stmatrix(Warp& w, const Instr& i, uint32_t active) {
 
 Instr decode_matrices(const ptx::Statement& s, DecodeContext& c, bool load) {
     Matrices m;
-    m.memory = decode_memory(s, c, c.operand(load ? 1 : 0), {"sync", "aligned", "m8n8", "x1", "x2", "x4", "trans"});
+    m.memory = decode_memory(s, c, c.operand(load ? 1 : 0),
+                             {"sync", "aligned", "m8n8", "x1", "x2", "x4", "trans"});
     if (m.memory.space == Space::none) {
         m.memory.space = Space::none;
     }
@@ -239,7 +246,8 @@ void movmatrix(Warp& w, const Instr& i, uint32_t active) {
     std::memcpy(rows, w.u32(i.r[1]), sizeof rows);
     each(w.u32(i.r[0]), active, [&](int l) {
         const int col = l / 4, row = 2 * (l % 4);
-        return static_cast<uint32_t>(rows[row][col]) | static_cast<uint32_t>(rows[row + 1][col]) << 16;
+        return static_cast<uint32_t>(rows[row][col]) | static_cast<uint32_t>(rows[row + 1][col])
+                                                           << 16;
     });
 }
 
@@ -247,8 +255,10 @@ Instr decode_movmatrix(const ptx::Statement&, DecodeContext& c) {
     return pack(c, movmatrix, {Type::b32, Type::b32});
 }
 
-const RegisterFamily kFamilies[] = {
-    {"mma", decode_mma}, {"ldmatrix", decode_ldmatrix}, {"stmatrix", decode_stmatrix}, {"movmatrix", decode_movmatrix}};
+const RegisterFamily kFamilies[] = {{"mma", decode_mma},
+                                    {"ldmatrix", decode_ldmatrix},
+                                    {"stmatrix", decode_stmatrix},
+                                    {"movmatrix", decode_movmatrix}};
 
 }  // namespace
 

@@ -21,7 +21,10 @@ void local_hosts(Warp& w, const uint64_t* address, uint32_t mask, uint32_t bytes
     for_lanes(mask, [&](int l) {
         const uint64_t at = address[l] & (kLocalWindow - 1);
         if (at + bytes > size) {
-            w.fail(fault::kIllegalAddress, "local memory access at offset " + std::to_string(at) + " of " + std::to_string(size) + " bytes", l);
+            w.fail(fault::kIllegalAddress,
+                   "local memory access at offset " + std::to_string(at) + " of " +
+                       std::to_string(size) + " bytes",
+                   l);
         }
         r.host[l] = w.local.data() + static_cast<uint64_t>(l) * size + at;
     });
@@ -36,7 +39,9 @@ void shared_hosts(Warp& w, const uint64_t* address, uint32_t mask, uint32_t byte
         outside |= static_cast<uint32_t>(at >= size || at + bytes > size) << l;
         r.host[l] = own + at;
     }
-    for_lanes(outside & mask, [&](int l) { r.host[l] = w.cluster->shared(w, static_cast<uint32_t>(address[l]), bytes, l); });
+    for_lanes(outside & mask, [&](int l) {
+        r.host[l] = w.cluster->shared(w, static_cast<uint32_t>(address[l]), bytes, l);
+    });
 }
 
 bool all_aligned(const uint64_t* address, uint32_t mask, uint32_t bytes) {
@@ -47,12 +52,14 @@ bool all_aligned(const uint64_t* address, uint32_t mask, uint32_t bytes) {
     return (bits & (bytes - 1)) == 0;
 }
 
-void resolve_one(Warp& w, const MemoryOp& m, Space space, Touch touch, uint32_t mask, uint32_t bytes, const void* values, Resolved& r) {
+void resolve_one(Warp& w, const MemoryOp& m, Space space, Touch touch, uint32_t mask,
+                 uint32_t bytes, const void* values, Resolved& r) {
     if (!all_aligned(r.address, mask, bytes)) [[unlikely]] {
         for_lanes(mask, [&](int l) {
             if (r.address[l] & (bytes - 1)) {
                 char text[96];
-                std::snprintf(text, sizeof text, "misaligned access of %u bytes at address 0x%llx", bytes, static_cast<unsigned long long>(r.address[l]));
+                std::snprintf(text, sizeof text, "misaligned access of %u bytes at address 0x%llx",
+                              bytes, static_cast<unsigned long long>(r.address[l]));
                 w.fail(fault::kMisalignedAddress, text, l);
             }
         });
@@ -77,8 +84,10 @@ void resolve_one(Warp& w, const MemoryOp& m, Space space, Touch touch, uint32_t 
 
 uint8_t* resolve_generic(Warp& w, uint64_t address, uint64_t bytes, int lane) {
     switch (address >> 52) {
-        case 0: return reinterpret_cast<uint8_t*>(address);
-        case 1: return w.cluster->shared(w, static_cast<uint32_t>(address), bytes, lane);
+        case 0:
+            return reinterpret_cast<uint8_t*>(address);
+        case 1:
+            return w.cluster->shared(w, static_cast<uint32_t>(address), bytes, lane);
         case 2: {
             const uint64_t at = address & (kLocalWindow - 1), size = w.launch->program->local_bytes;
             if (lane >= 0 && at + bytes <= size) {
@@ -86,21 +95,27 @@ uint8_t* resolve_generic(Warp& w, uint64_t address, uint64_t bytes, int lane) {
             }
             break;
         }
-        default: break;
+        default:
+            break;
     }
     char text[64];
-    std::snprintf(text, sizeof text, "access to the wild address 0x%llx", static_cast<unsigned long long>(address));
+    std::snprintf(text, sizeof text, "access to the wild address 0x%llx",
+                  static_cast<unsigned long long>(address));
     w.fail(fault::kIllegalAddress, text, lane);
 }
 
-void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r) {
+void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes,
+             const void* values, Resolved& r) {
     lane_addresses(w, m, r.address);
     resolve_addresses(w, m, touch, active, bytes, values, r);
 }
 
-void resolve_addresses(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r) {
+void resolve_addresses(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes,
+                       const void* values, Resolved& r) {
     if (m.space != Space::none) {
-        resolve_one(w, m, m.space == Space::constant || m.space == Space::param ? Space::constant : m.space, touch, active, bytes, values, r);
+        resolve_one(
+            w, m, m.space == Space::constant || m.space == Space::param ? Space::constant : m.space,
+            touch, active, bytes, values, r);
         return;
     }
     uint32_t global = 0, shared = 0, local = 0;
@@ -119,7 +134,9 @@ void resolve_addresses(Warp& w, const MemoryOp& m, Touch touch, uint32_t active,
         return;
     }
     uint8_t* host[kLanes];
-    const std::pair<Space, uint32_t> parts[] = {{Space::global, global & active}, {Space::shared, shared & active}, {Space::local, local & active}};
+    const std::pair<Space, uint32_t> parts[] = {{Space::global, global & active},
+                                                {Space::shared, shared & active},
+                                                {Space::local, local & active}};
     for (auto [space, mask] : parts) {
         if (mask) {
             Resolved part;
@@ -160,7 +177,8 @@ void acquired(Warp& w, const MemoryOp& m, bool atomic, uint32_t active, const Re
     }
 }
 
-MemoryOp decode_memory(const ptx::Statement& s, DecodeContext& c, const Operand& address, std::initializer_list<std::string_view> more) {
+MemoryOp decode_memory(const ptx::Statement& s, DecodeContext& c, const Operand& address,
+                       std::initializer_list<std::string_view> more) {
     MemoryOp m;
     for (size_t k = 1; k < s.parts.size(); ++k) {
         const std::string_view p = s.parts[k];
@@ -201,8 +219,9 @@ MemoryOp decode_memory(const ptx::Statement& s, DecodeContext& c, const Operand&
             m.count = 8;
         } else if (p == "nc") {
             m.read_only = true;
-        } else if (p == "weak" || p == "ca" || p == "cg" || p == "cs" || p == "lu" || p == "cv" || p == "wb" || p == "wt" ||
-                   p.starts_with("L1::") || p.starts_with("L2::") || p == "unified" || p == "level::eviction_priority") {
+        } else if (p == "weak" || p == "ca" || p == "cg" || p == "cs" || p == "lu" || p == "cv" ||
+                   p == "wb" || p == "wt" || p.starts_with("L1::") || p.starts_with("L2::") ||
+                   p == "unified" || p == "level::eviction_priority") {
             // Caching hints change nothing here.
         } else if (ptx::type_named(p) != Type::none) {
             m.type = ptx::type_named(p);
@@ -256,17 +275,34 @@ void load_elements(Warp& w, const MemoryOp& m, uint32_t active, const Resolved& 
         if (m.register_bytes == 8) {
             uint64_t* d = w.u64(m.data[e]);
             switch (m.bytes) {
-                case 1: m.sign ? load_element<int8_t>(d, active, r.host, at) : load_element<uint8_t>(d, active, r.host, at); break;
-                case 2: m.sign ? load_element<int16_t>(d, active, r.host, at) : load_element<uint16_t>(d, active, r.host, at); break;
-                case 4: m.sign ? load_element<int32_t>(d, active, r.host, at) : load_element<uint32_t>(d, active, r.host, at); break;
-                default: load_element<uint64_t>(d, active, r.host, at); break;
+                case 1:
+                    m.sign ? load_element<int8_t>(d, active, r.host, at)
+                           : load_element<uint8_t>(d, active, r.host, at);
+                    break;
+                case 2:
+                    m.sign ? load_element<int16_t>(d, active, r.host, at)
+                           : load_element<uint16_t>(d, active, r.host, at);
+                    break;
+                case 4:
+                    m.sign ? load_element<int32_t>(d, active, r.host, at)
+                           : load_element<uint32_t>(d, active, r.host, at);
+                    break;
+                default:
+                    load_element<uint64_t>(d, active, r.host, at);
+                    break;
             }
             continue;
         }
         uint32_t* d = w.u32(m.data[e]);
         switch (m.bytes) {
-            case 1: m.sign ? load_element<int8_t>(d, active, r.host, at) : load_element<uint8_t>(d, active, r.host, at); break;
-            case 2: m.sign ? load_element<int16_t>(d, active, r.host, at) : load_element<uint16_t>(d, active, r.host, at); break;
+            case 1:
+                m.sign ? load_element<int8_t>(d, active, r.host, at)
+                       : load_element<uint8_t>(d, active, r.host, at);
+                break;
+            case 2:
+                m.sign ? load_element<int16_t>(d, active, r.host, at)
+                       : load_element<uint16_t>(d, active, r.host, at);
+                break;
             default:
                 if (active == kAllLanes) {
                     load_full<uint32_t>(d, r.host, at);
@@ -309,9 +345,11 @@ void gather_values(Warp& w, const MemoryOp& m, uint8_t* out) {
     for (uint32_t e = 0; e < m.count; ++e) {
         for (int l = 0; l < kLanes; ++l) {
             uint64_t v = m.register_bytes == 8 ? w.u64(m.data[e])[l] : w.u32(m.data[e])[l];
-            std::memcpy(out + static_cast<size_t>(l) * stride + static_cast<size_t>(e) * m.bytes, &v, m.bytes > 8 ? 8 : m.bytes);
+            std::memcpy(out + static_cast<size_t>(l) * stride + static_cast<size_t>(e) * m.bytes,
+                        &v, m.bytes > 8 ? 8 : m.bytes);
             if (m.bytes == 16) {
-                std::memcpy(out + static_cast<size_t>(l) * stride + 8, &w.u64(m.data[0])[kLanes + l], 8);
+                std::memcpy(out + static_cast<size_t>(l) * stride + 8,
+                            &w.u64(m.data[0])[kLanes + l], 8);
             }
         }
     }
@@ -332,17 +370,31 @@ void st(Warp& w, const Instr& i, uint32_t active) {
         if (m.register_bytes >= 8) {
             const uint64_t* d = w.u64(m.data[e]);
             switch (m.bytes) {
-                case 1: store_element<uint8_t>(d, active, r.host, at); break;
-                case 2: store_element<uint16_t>(d, active, r.host, at); break;
-                case 4: store_element<uint32_t>(d, active, r.host, at); break;
-                default: store_element<uint64_t>(d, active, r.host, at); break;
+                case 1:
+                    store_element<uint8_t>(d, active, r.host, at);
+                    break;
+                case 2:
+                    store_element<uint16_t>(d, active, r.host, at);
+                    break;
+                case 4:
+                    store_element<uint32_t>(d, active, r.host, at);
+                    break;
+                default:
+                    store_element<uint64_t>(d, active, r.host, at);
+                    break;
             }
         } else {
             const uint32_t* d = w.u32(m.data[e]);
             switch (m.bytes) {
-                case 1: store_element<uint8_t>(d, active, r.host, at); break;
-                case 2: store_element<uint16_t>(d, active, r.host, at); break;
-                default: store_element<uint32_t>(d, active, r.host, at); break;
+                case 1:
+                    store_element<uint8_t>(d, active, r.host, at);
+                    break;
+                case 2:
+                    store_element<uint16_t>(d, active, r.host, at);
+                    break;
+                default:
+                    store_element<uint32_t>(d, active, r.host, at);
+                    break;
             }
         }
     }
@@ -360,7 +412,8 @@ void ld_kernel_param(Warp& w, const Instr& i, uint32_t active) {
         uint64_t v = 0;
         std::memcpy(&v, w.launch->argument_base + i.imm + e * m.bytes, m.bytes);
         if (m.sign && m.bytes < 8) {
-            v = static_cast<uint64_t>(static_cast<int64_t>(v << (64 - 8 * m.bytes)) >> (64 - 8 * m.bytes));
+            v = static_cast<uint64_t>(static_cast<int64_t>(v << (64 - 8 * m.bytes)) >>
+                                      (64 - 8 * m.bytes));
         }
         if (m.register_bytes == 8) {
             each(w.u64(m.data[e]), active, [&](int) { return v; });
@@ -417,8 +470,11 @@ void data_operands(MemoryOp& m, DecodeContext& c, const Operand& o, bool load) {
             m.data[e] = kNoRef;
             return;
         }
-        const Type t = bytes >= 8 ? plane : (width == 0 && ptx::is_float(m.type)) ? m.type : Type::b32;
-        m.data[e] = load ? c.target(x, bytes == 8 && m.bytes == 16 ? Type::b128 : t) : c.source(x, t);
+        const Type t = bytes >= 8                              ? plane
+                       : (width == 0 && ptx::is_float(m.type)) ? m.type
+                                                               : Type::b32;
+        m.data[e] =
+            load ? c.target(x, bytes == 8 && m.bytes == 16 ? Type::b128 : t) : c.source(x, t);
     };
     if (m.count == 1) {
         one(o, 0);
@@ -432,7 +488,8 @@ void data_operands(MemoryOp& m, DecodeContext& c, const Operand& o, bool load) {
     }
 }
 
-// The variable behind [name + offset] of .param space: frame offset, and whether it is a kernel parameter.
+// The variable behind [name + offset] of .param space: frame offset, and whether it is a kernel
+// parameter.
 bool frame_symbol(DecodeContext& c, const Operand& address, int64_t& at, bool& kernel) {
     if (address.kind != Operand::Kind::address || address.items[0].kind != Operand::Kind::symbol) {
         return false;
@@ -481,8 +538,10 @@ Instr decode_ld_st(const ptx::Statement& s, DecodeContext& c, bool load) {
         return i;
     }
     MemoryOp m = decode_memory(s, c, address);
-    // The plain load that begins a compare-and-swap loop (as in the toolkit's own headers) is meant as a relaxed one.
-    if (load && !m.strong && address.items[0].reg >= 0 && c.link().swapped.contains(c.link().origin(address.items[0].reg, address.value))) {
+    // The plain load that begins a compare-and-swap loop (as in the toolkit's own headers) is meant
+    // as a relaxed one.
+    if (load && !m.strong && address.items[0].reg >= 0 &&
+        c.link().swapped.contains(c.link().origin(address.items[0].reg, address.value))) {
         m.strong = true;
         m.scope = 2;
     }
@@ -522,8 +581,13 @@ Instr decode_policy(const ptx::Statement&, DecodeContext& c) {
 }
 
 const RegisterFamily kFamilies[] = {
-    {"ld", decode_ld},          {"ldu", decode_ld},          {"st", decode_st},       {"prefetch", decode_hint},
-    {"prefetchu", decode_hint}, {"applypriority", decode_hint}, {"createpolicy", decode_policy},
+    {"ld", decode_ld},
+    {"ldu", decode_ld},
+    {"st", decode_st},
+    {"prefetch", decode_hint},
+    {"prefetchu", decode_hint},
+    {"applypriority", decode_hint},
+    {"createpolicy", decode_policy},
 };
 
 }  // namespace

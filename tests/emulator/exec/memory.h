@@ -31,10 +31,12 @@ struct Resolved {
 };
 
 // Host pointers of the active lanes after all checks; `values` as in observe_access.
-void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r);
+void resolve(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes,
+             const void* values, Resolved& r);
 
 // The same for addresses that r already holds.
-void resolve_addresses(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes, const void* values, Resolved& r);
+void resolve_addresses(Warp& w, const MemoryOp& m, Touch touch, uint32_t active, uint32_t bytes,
+                       const void* values, Resolved& r);
 
 // After a strong access was performed: what it read may be an acquire.
 void acquired(Warp& w, const MemoryOp& m, bool atomic, uint32_t active, const Resolved& r);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// mov (values, vectors, special registers), cvta, isspacep, mapa, getctarank, setmaxnreg's relatives live elsewhere.
+// mov (values, vectors, special registers), cvta, isspacep, mapa, getctarank, setmaxnreg's
+// relatives live elsewhere.
 #include <chrono>
 
 #include "exec/lanes.h"
@@ -35,7 +36,8 @@ void pack_any(Warp& w, const Instr& i, uint32_t active) {
     for_lanes(active, [&](int l) {
         uint64_t v = 0;
         for (uint32_t k = 0; k < i.small; ++k) {
-            v |= (w.u32(i.r[1 + k])[l] & (~0ull >> (64 - bits))) << (k * static_cast<uint32_t>(bits));
+            v |= (w.u32(i.r[1 + k])[l] & (~0ull >> (64 - bits)))
+                 << (k * static_cast<uint32_t>(bits));
         }
         if (wide) {
             w.u64(i.r[0])[l] = v;
@@ -52,7 +54,8 @@ void unpack_any(Warp& w, const Instr& i, uint32_t active) {
         const uint64_t v = wide ? w.u64(i.r[5])[l] : w.u32(i.r[5])[l];
         for (uint32_t k = 0; k < i.small; ++k) {
             if (i.r[k] != kNoRef) {
-                w.u32(i.r[k])[l] = static_cast<uint32_t>(v >> (k * static_cast<uint32_t>(bits)) & (~0ull >> (64 - bits)));
+                w.u32(i.r[k])[l] = static_cast<uint32_t>(v >> (k * static_cast<uint32_t>(bits)) &
+                                                         (~0ull >> (64 - bits)));
             }
         }
     });
@@ -114,8 +117,8 @@ void unpack_128(Warp& w, const Instr& i, uint32_t active) {
     });
 }
 
-// small: 0 %clock, 1 %clock_hi, 2 %clock64, 3 %globaltimer, 4 %globaltimer_lo, 5 %globaltimer_hi. The clock counts the
-// instructions of the warp, so that it grows and runs are repeatable.
+// small: 0 %clock, 1 %clock_hi, 2 %clock64, 3 %globaltimer, 4 %globaltimer_lo, 5 %globaltimer_hi.
+// The clock counts the instructions of the warp, so that it grows and runs are repeatable.
 void mov_clock(Warp& w, const Instr& i, uint32_t active) {
     uint64_t v;
     if (i.small < 3) {
@@ -148,10 +151,14 @@ Instr decode_vector(DecodeContext& c, Type t) {
     const Operand& vector = packs ? a : d;
     const auto count = static_cast<uint32_t>(vector.items.size());
     const int bits = ptx::bytes_of(t) * 8 / static_cast<int>(count);
-    if (count < 2 || count > 4 || (bits != 4 && bits != 8 && bits != 16 && bits != 32 && bits != 64)) {
+    if (count < 2 || count > 4 ||
+        (bits != 4 && bits != 8 && bits != 16 && bits != 32 && bits != 64)) {
         c.fail("unknown vector form of mov");
     }
-    const Type element = bits == 64 ? Type::b64 : bits == 32 ? Type::b32 : bits == 16 ? Type::b16 : Type::b8;
+    const Type element = bits == 64   ? Type::b64
+                         : bits == 32 ? Type::b32
+                         : bits == 16 ? Type::b16
+                                      : Type::b8;
     Instr i;
     i.small = count, i.imm = bits;
     if (packs) {
@@ -159,15 +166,22 @@ Instr decode_vector(DecodeContext& c, Type t) {
         for (uint32_t k = 0; k < count; ++k) {
             i.r[1 + k] = c.source(a.items[k], element);
         }
-        i.run = bits == 64 ? pack_128 : bits == 32 && count == 2 ? pack_64 : bits == 16 && count == 2 ? pack_halves : pack_any;
+        i.run = bits == 64                 ? pack_128
+                : bits == 32 && count == 2 ? pack_64
+                : bits == 16 && count == 2 ? pack_halves
+                                           : pack_any;
     } else {
         i.r[5] = c.source(a, t);
         for (uint32_t k = 0; k < count; ++k) {
-            i.r[k] = d.items[k].kind == Operand::Kind::sink ? kNoRef : c.target(d.items[k], element);
+            i.r[k] =
+                d.items[k].kind == Operand::Kind::sink ? kNoRef : c.target(d.items[k], element);
         }
-        i.run = bits == 64 ? unpack_128 : bits == 32 && count == 2 ? unpack_64 : bits == 16 && count == 2 ? unpack_halves : unpack_any;
-        // A register that is both source and first destination would be cut short: only wide forms could be, and PTX
-        // gives the two different widths.
+        i.run = bits == 64                 ? unpack_128
+                : bits == 32 && count == 2 ? unpack_64
+                : bits == 16 && count == 2 ? unpack_halves
+                                           : unpack_any;
+        // A register that is both source and first destination would be cut short: only wide forms
+        // could be, and PTX gives the two different widths.
     }
     if (bits * static_cast<int>(count) == 128 && count == 4) {
         c.fail("mov.b128 of four words is not known");
@@ -195,7 +209,9 @@ Instr decode_mov(const ptx::Statement& s, DecodeContext& c) {
     }
     i.r[0] = c.target(d, t);
     if (a.kind == Operand::Kind::special) {
-        constexpr std::string_view kDynamic[] = {"%clock", "%clock_hi", "%clock64", "%globaltimer", "%globaltimer_lo", "%globaltimer_hi"};
+        constexpr std::string_view kDynamic[] = {"%clock",          "%clock_hi",
+                                                 "%clock64",        "%globaltimer",
+                                                 "%globaltimer_lo", "%globaltimer_hi"};
         for (uint32_t k = 0; k < 6; ++k) {
             if (a.name == kDynamic[k]) {
                 i.run = mov_clock;
@@ -245,22 +261,31 @@ void isspacep(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t bits = ballot([&](int l) {
         const uint64_t window = a[l] >> 52;
         switch (i.small) {
-            case 0: return window == 0 && !(a[l] >= base && a[l] < base + w.launch->arguments.size());
-            case 1: return window == 1 && (static_cast<uint32_t>(a[l]) >> kRankShift) == w.cta->rank;
-            case 2: return window == 1;
-            case 3: return window == 2;
-            case 4: return false;
-            default: return a[l] >= base && a[l] < base + w.launch->arguments.size();
+            case 0:
+                return window == 0 && !(a[l] >= base && a[l] < base + w.launch->arguments.size());
+            case 1:
+                return window == 1 && (static_cast<uint32_t>(a[l]) >> kRankShift) == w.cta->rank;
+            case 2:
+                return window == 1;
+            case 3:
+                return window == 2;
+            case 4:
+                return false;
+            default:
+                return a[l] >= base && a[l] < base + w.launch->arguments.size();
         }
     });
     w.set_pred(i.p[0], bits, active);
 }
 
 Instr decode_isspacep(const ptx::Statement& s, DecodeContext& c) {
-    constexpr std::string_view kNames[] = {"global", "shared::cta", "shared::cluster", "local", "const", "param"};
+    constexpr std::string_view kNames[] = {"global", "shared::cta", "shared::cluster",
+                                           "local",  "const",       "param"};
     Instr i;
     i.run = isspacep;
-    const std::string_view n = s.parts[1] == "shared" ? "shared::cta" : s.parts[1] == "param::entry" ? "param" : s.parts[1];
+    const std::string_view n = s.parts[1] == "shared"         ? "shared::cta"
+                               : s.parts[1] == "param::entry" ? "param"
+                                                              : s.parts[1];
     i.small = 6;
     for (uint32_t k = 0; k < 6; ++k) {
         if (n == kNames[k]) {
@@ -280,7 +305,8 @@ void mapa(Warp& w, const Instr& i, uint32_t active) {
     const P* a = w.at<P>(i.r[1]);
     const uint32_t* b = w.u32(i.r[2]);
     each(w.at<P>(i.r[0]), active, [&](int l) {
-        return static_cast<P>((a[l] & ~static_cast<P>(0xff000000u)) | static_cast<P>(b[l]) << kRankShift);
+        return static_cast<P>((a[l] & ~static_cast<P>(0xff000000u)) | static_cast<P>(b[l])
+                                                                          << kRankShift);
     });
 }
 
@@ -310,8 +336,11 @@ Instr decode_getctarank(const ptx::Statement& s, DecodeContext& c) {
 }
 
 const RegisterFamily kFamilies[] = {
-    {"mov", decode_mov},   {"cvta", decode_cvta},           {"isspacep", decode_isspacep},
-    {"mapa", decode_mapa}, {"getctarank", decode_getctarank},
+    {"mov", decode_mov},
+    {"cvta", decode_cvta},
+    {"isspacep", decode_isspacep},
+    {"mapa", decode_mapa},
+    {"getctarank", decode_getctarank},
 };
 
 }  // namespace

@@ -15,32 +15,51 @@ using ptx::Type;
 enum class Cmp : uint32_t { eq, ne, lt, le, gt, ge, equ, neu, ltu, leu, gtu, geu, num, nan, none };
 
 Cmp cmp_named(std::string_view n) {
-    constexpr std::string_view kNames[] = {"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+    constexpr std::string_view kNames[] = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",  "equ",
+                                           "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
     for (uint32_t k = 0; k < 14; ++k) {
         if (n == kNames[k]) {
             return static_cast<Cmp>(k);
         }
     }
-    return n == "lo" ? Cmp::lt : n == "ls" ? Cmp::le : n == "hi" ? Cmp::gt : n == "hs" ? Cmp::ge : Cmp::none;
+    return n == "lo"   ? Cmp::lt
+           : n == "ls" ? Cmp::le
+           : n == "hi" ? Cmp::gt
+           : n == "hs" ? Cmp::ge
+                       : Cmp::none;
 }
 
 template <Cmp kCmp, class T>
 inline bool compare(T a, T b) {
     switch (kCmp) {
-        case Cmp::eq: return a == b && a == a && b == b;
-        case Cmp::ne: return a < b || a > b;
-        case Cmp::lt: return a < b;
-        case Cmp::le: return a <= b;
-        case Cmp::gt: return a > b;
-        case Cmp::ge: return a >= b;
-        case Cmp::equ: return !(a < b || a > b);
-        case Cmp::neu: return !(a == b);
-        case Cmp::ltu: return !(a >= b);
-        case Cmp::leu: return !(a > b);
-        case Cmp::gtu: return !(a <= b);
-        case Cmp::geu: return !(a < b);
-        case Cmp::num: return a == a && b == b;
-        default: return a != a || b != b;
+        case Cmp::eq:
+            return a == b && a == a && b == b;
+        case Cmp::ne:
+            return a < b || a > b;
+        case Cmp::lt:
+            return a < b;
+        case Cmp::le:
+            return a <= b;
+        case Cmp::gt:
+            return a > b;
+        case Cmp::ge:
+            return a >= b;
+        case Cmp::equ:
+            return !(a < b || a > b);
+        case Cmp::neu:
+            return !(a == b);
+        case Cmp::ltu:
+            return !(a >= b);
+        case Cmp::leu:
+            return !(a > b);
+        case Cmp::gtu:
+            return !(a <= b);
+        case Cmp::geu:
+            return !(a < b);
+        case Cmp::num:
+            return a == a && b == b;
+        default:
+            return a != a || b != b;
     }
 }
 
@@ -49,10 +68,17 @@ inline void combine(Warp& w, const Instr& i, uint32_t bits, uint32_t active) {
     const uint32_t c = w.pred(i.p[2]), inverse = ~bits;
     uint32_t p = bits, q = inverse;
     switch (i.small & 3) {
-        case 1: p = bits & c, q = inverse & c; break;
-        case 2: p = bits | c, q = inverse | c; break;
-        case 3: p = bits ^ c, q = inverse ^ c; break;
-        default: break;
+        case 1:
+            p = bits & c, q = inverse & c;
+            break;
+        case 2:
+            p = bits | c, q = inverse | c;
+            break;
+        case 3:
+            p = bits ^ c, q = inverse ^ c;
+            break;
+        default:
+            break;
     }
     w.set_pred(i.p[0], p, active);
     if (i.p[1] != kPredSink) {
@@ -87,25 +113,41 @@ void setp(Warp& w, const Instr& i, uint32_t active) {
 template <class T>
 std::pair<Handler, CompareFn> by_cmp(Cmp c) {
     switch (c) {
-        case Cmp::eq: return {setp<T, Cmp::eq>, compare_lanes<T, Cmp::eq>};
-        case Cmp::ne: return {setp<T, Cmp::ne>, compare_lanes<T, Cmp::ne>};
-        case Cmp::lt: return {setp<T, Cmp::lt>, compare_lanes<T, Cmp::lt>};
-        case Cmp::le: return {setp<T, Cmp::le>, compare_lanes<T, Cmp::le>};
-        case Cmp::gt: return {setp<T, Cmp::gt>, compare_lanes<T, Cmp::gt>};
-        case Cmp::ge: return {setp<T, Cmp::ge>, compare_lanes<T, Cmp::ge>};
-        default: break;
+        case Cmp::eq:
+            return {setp<T, Cmp::eq>, compare_lanes<T, Cmp::eq>};
+        case Cmp::ne:
+            return {setp<T, Cmp::ne>, compare_lanes<T, Cmp::ne>};
+        case Cmp::lt:
+            return {setp<T, Cmp::lt>, compare_lanes<T, Cmp::lt>};
+        case Cmp::le:
+            return {setp<T, Cmp::le>, compare_lanes<T, Cmp::le>};
+        case Cmp::gt:
+            return {setp<T, Cmp::gt>, compare_lanes<T, Cmp::gt>};
+        case Cmp::ge:
+            return {setp<T, Cmp::ge>, compare_lanes<T, Cmp::ge>};
+        default:
+            break;
     }
     if constexpr (std::is_floating_point_v<T>) {
         switch (c) {
-            case Cmp::equ: return {setp<T, Cmp::equ>, compare_lanes<T, Cmp::equ>};
-            case Cmp::neu: return {setp<T, Cmp::neu>, compare_lanes<T, Cmp::neu>};
-            case Cmp::ltu: return {setp<T, Cmp::ltu>, compare_lanes<T, Cmp::ltu>};
-            case Cmp::leu: return {setp<T, Cmp::leu>, compare_lanes<T, Cmp::leu>};
-            case Cmp::gtu: return {setp<T, Cmp::gtu>, compare_lanes<T, Cmp::gtu>};
-            case Cmp::geu: return {setp<T, Cmp::geu>, compare_lanes<T, Cmp::geu>};
-            case Cmp::num: return {setp<T, Cmp::num>, compare_lanes<T, Cmp::num>};
-            case Cmp::nan: return {setp<T, Cmp::nan>, compare_lanes<T, Cmp::nan>};
-            default: break;
+            case Cmp::equ:
+                return {setp<T, Cmp::equ>, compare_lanes<T, Cmp::equ>};
+            case Cmp::neu:
+                return {setp<T, Cmp::neu>, compare_lanes<T, Cmp::neu>};
+            case Cmp::ltu:
+                return {setp<T, Cmp::ltu>, compare_lanes<T, Cmp::ltu>};
+            case Cmp::leu:
+                return {setp<T, Cmp::leu>, compare_lanes<T, Cmp::leu>};
+            case Cmp::gtu:
+                return {setp<T, Cmp::gtu>, compare_lanes<T, Cmp::gtu>};
+            case Cmp::geu:
+                return {setp<T, Cmp::geu>, compare_lanes<T, Cmp::geu>};
+            case Cmp::num:
+                return {setp<T, Cmp::num>, compare_lanes<T, Cmp::num>};
+            case Cmp::nan:
+                return {setp<T, Cmp::nan>, compare_lanes<T, Cmp::nan>};
+            default:
+                break;
         }
     }
     return {nullptr, nullptr};
@@ -114,36 +156,59 @@ std::pair<Handler, CompareFn> by_cmp(Cmp c) {
 std::pair<Handler, CompareFn> by_type(Type t, Cmp c) {
     switch (t) {
         case Type::b16:
-        case Type::u16: return by_cmp<uint16_t>(c);
-        case Type::s16: return by_cmp<int16_t>(c);
+        case Type::u16:
+            return by_cmp<uint16_t>(c);
+        case Type::s16:
+            return by_cmp<int16_t>(c);
         case Type::b32:
-        case Type::u32: return by_cmp<uint32_t>(c);
-        case Type::s32: return by_cmp<int32_t>(c);
+        case Type::u32:
+            return by_cmp<uint32_t>(c);
+        case Type::s32:
+            return by_cmp<int32_t>(c);
         case Type::b64:
-        case Type::u64: return by_cmp<uint64_t>(c);
-        case Type::s64: return by_cmp<int64_t>(c);
-        case Type::f32: return by_cmp<float>(c);
-        case Type::f64: return by_cmp<double>(c);
-        default: return {nullptr, nullptr};
+        case Type::u64:
+            return by_cmp<uint64_t>(c);
+        case Type::s64:
+            return by_cmp<int64_t>(c);
+        case Type::f32:
+            return by_cmp<float>(c);
+        case Type::f64:
+            return by_cmp<double>(c);
+        default:
+            return {nullptr, nullptr};
     }
 }
 
 bool compare_any(Cmp c, float a, float b) {
     switch (c) {
-        case Cmp::eq: return compare<Cmp::eq>(a, b);
-        case Cmp::ne: return compare<Cmp::ne>(a, b);
-        case Cmp::lt: return compare<Cmp::lt>(a, b);
-        case Cmp::le: return compare<Cmp::le>(a, b);
-        case Cmp::gt: return compare<Cmp::gt>(a, b);
-        case Cmp::ge: return compare<Cmp::ge>(a, b);
-        case Cmp::equ: return compare<Cmp::equ>(a, b);
-        case Cmp::neu: return compare<Cmp::neu>(a, b);
-        case Cmp::ltu: return compare<Cmp::ltu>(a, b);
-        case Cmp::leu: return compare<Cmp::leu>(a, b);
-        case Cmp::gtu: return compare<Cmp::gtu>(a, b);
-        case Cmp::geu: return compare<Cmp::geu>(a, b);
-        case Cmp::num: return compare<Cmp::num>(a, b);
-        default: return compare<Cmp::nan>(a, b);
+        case Cmp::eq:
+            return compare<Cmp::eq>(a, b);
+        case Cmp::ne:
+            return compare<Cmp::ne>(a, b);
+        case Cmp::lt:
+            return compare<Cmp::lt>(a, b);
+        case Cmp::le:
+            return compare<Cmp::le>(a, b);
+        case Cmp::gt:
+            return compare<Cmp::gt>(a, b);
+        case Cmp::ge:
+            return compare<Cmp::ge>(a, b);
+        case Cmp::equ:
+            return compare<Cmp::equ>(a, b);
+        case Cmp::neu:
+            return compare<Cmp::neu>(a, b);
+        case Cmp::ltu:
+            return compare<Cmp::ltu>(a, b);
+        case Cmp::leu:
+            return compare<Cmp::leu>(a, b);
+        case Cmp::gtu:
+            return compare<Cmp::gtu>(a, b);
+        case Cmp::geu:
+            return compare<Cmp::geu>(a, b);
+        case Cmp::num:
+            return compare<Cmp::num>(a, b);
+        default:
+            return compare<Cmp::nan>(a, b);
     }
 }
 
@@ -172,10 +237,14 @@ void setp_half2(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t low = compare_half(w, i, 0), high = compare_half(w, i, 1), c = w.pred(i.p[2]);
     auto join = [&](uint32_t bits) {
         switch (i.small & 3) {
-            case 1: return bits & c;
-            case 2: return bits | c;
-            case 3: return bits ^ c;
-            default: return bits;
+            case 1:
+                return bits & c;
+            case 2:
+                return bits | c;
+            case 3:
+                return bits ^ c;
+            default:
+                return bits;
         }
     };
     w.set_pred(i.p[0], join(low), active);
@@ -243,7 +312,8 @@ Instr decode_setp(const ptx::Statement& s, DecodeContext& c) {
     return i;
 }
 
-// set: ext is the CompareFn; imm bits: Cmp, bf16 << 8; target: 1 destination is f32, 2 f16, 3 bf16, 0 integer; +4 f16x2 pairs
+// set: ext is the CompareFn; imm bits: Cmp, bf16 << 8; target: 1 destination is f32, 2 f16, 3 bf16,
+// 0 integer; +4 f16x2 pairs
 struct SetData {
     CompareFn compare = nullptr;  // nullptr: 16-bit floats
     uint32_t truth = 0xffffffff;
@@ -255,10 +325,14 @@ void set_any(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t c = w.pred(i.p[2]);
     auto join = [&](uint32_t bits) {
         switch (i.small & 3) {
-            case 1: return bits & c;
-            case 2: return bits | c;
-            case 3: return bits ^ c;
-            default: return bits;
+            case 1:
+                return bits & c;
+            case 2:
+                return bits | c;
+            case 3:
+                return bits ^ c;
+            default:
+                return bits;
         }
     };
     const uint32_t low = join(data.compare ? data.compare(w, i) : compare_half(w, i, 0));
@@ -286,14 +360,23 @@ Instr decode_set(const ptx::Statement& s, DecodeContext& c) {
         i.p[2] = c.predicate(c.operand(3));
     }
     switch (d) {
-        case Type::f32: data.truth = 0x3f800000; break;
+        case Type::f32:
+            data.truth = 0x3f800000;
+            break;
         case Type::f16:
-        case Type::f16x2: data.truth = 0x3c00; break;
+        case Type::f16x2:
+            data.truth = 0x3c00;
+            break;
         case Type::bf16:
-        case Type::bf16x2: data.truth = 0x3f80; break;
+        case Type::bf16x2:
+            data.truth = 0x3f80;
+            break;
         case Type::u16:
-        case Type::s16: data.truth = 0xffff; break;
-        default: break;
+        case Type::s16:
+            data.truth = 0xffff;
+            break;
+        default:
+            break;
     }
     if (is_half(t)) {
         i.imm = static_cast<int64_t>(p.cmp) | (t == Type::bf16 || t == Type::bf16x2 ? 0x100 : 0);

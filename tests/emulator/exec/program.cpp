@@ -109,16 +109,22 @@ Class class_of(const ptx::Statement& s) {
     }
     const ptx::Type type = ptx::type_named(s.parts.back());
     switch (type) {
-        case ptx::Type::pred: return Class::predicate;
+        case ptx::Type::pred:
+            return Class::predicate;
         case ptx::Type::f16:
         case ptx::Type::f16x2:
         case ptx::Type::bf16:
-        case ptx::Type::bf16x2: return Class::fp16;
+        case ptx::Type::bf16x2:
+            return Class::fp16;
         case ptx::Type::f32:
-        case ptx::Type::f32x2: return Class::fp32;
-        case ptx::Type::f64: return Class::fp64;
-        case ptx::Type::none: return Class::other;
-        default: return Class::integer;
+        case ptx::Type::f32x2:
+            return Class::fp32;
+        case ptx::Type::f64:
+            return Class::fp64;
+        case ptx::Type::none:
+            return Class::other;
+        default:
+            return Class::integer;
     }
 }
 
@@ -145,7 +151,8 @@ uint32_t Linker::require(const std::string& function) {
 
 void Linker::lay_out(const ptx::Function& f) {
     FunctionLink& link = *links[image.module->function_index.at(f.name)];
-    program.register_words = allocate_registers(f, program.register_words, link.register_words, program.predicates);
+    program.register_words =
+        allocate_registers(f, program.register_words, link.register_words, program.predicates);
     uint64_t at = 0;
     if (f.is_entry) {
         for (const ptx::Variable& v : f.params) {
@@ -245,7 +252,8 @@ void Linker::find_swapped(const ptx::Function& f, FunctionLink& link) {
         return;
     }
     for (const ptx::Statement& s : f.statements) {
-        if (s.operands.size() < 2 || s.operands[0].kind != Kind::reg || s.operands[1].kind != Kind::reg || definitions[s.operands[0].reg] != 1 ||
+        if (s.operands.size() < 2 || s.operands[0].kind != Kind::reg ||
+            s.operands[1].kind != Kind::reg || definitions[s.operands[0].reg] != 1 ||
             s.operands[0].reg == s.operands[1].reg) {
             continue;
         }
@@ -256,7 +264,8 @@ void Linker::find_swapped(const ptx::Function& f, FunctionLink& link) {
         }
     }
     for (const ptx::Statement& s : f.statements) {
-        if (s.parts[0] == "atom" && s.has("cas") && s.operands.size() > 1 && !s.operands[1].items.empty()) {
+        if (s.parts[0] == "atom" && s.has("cas") && s.operands.size() > 1 &&
+            !s.operands[1].items.empty()) {
             link.swapped.insert(link.origin(s.operands[1].items[0].reg, s.operands[1].value));
         }
     }
@@ -300,7 +309,8 @@ void Linker::code(const ptx::Function& f) {
         link.after.clear();
         for (size_t k = 0; k < s.operands.size(); ++k) {
             if (s.operands[k].kind == ptx::Operand::Kind::label && s.parts[0] == "bra") {
-                fixups_.push_back({static_cast<uint32_t>(program.code.size()) - 1, static_cast<uint32_t>(s.operands[k].value), &link});
+                fixups_.push_back({static_cast<uint32_t>(program.code.size()) - 1,
+                                   static_cast<uint32_t>(s.operands[k].value), &link});
             }
         }
     }
@@ -337,7 +347,9 @@ bool Linker::recursive() const {
         mark[index] = 1;
         for (const ptx::Statement& s : module.functions[index].statements) {
             for (const ptx::Operand& o : s.operands) {
-                const auto it = o.kind == ptx::Operand::Kind::symbol ? module.function_index.find(o.name) : module.function_index.end();
+                const auto it = o.kind == ptx::Operand::Kind::symbol
+                                    ? module.function_index.find(o.name)
+                                    : module.function_index.end();
                 if (it != module.function_index.end() && cycle(it->second)) {
                     return true;
                 }
@@ -360,8 +372,8 @@ void Linker::link(const ptx::Function& entry) {
         const ptx::Function& f = module.functions[order[n]];
         for (const ptx::Statement& s : f.statements) {
             for (const ptx::Operand& o : s.operands) {
-                if (o.kind == ptx::Operand::Kind::symbol && module.function_index.contains(o.name) &&
-                    !module.function(o.name)->is_extern) {
+                if (o.kind == ptx::Operand::Kind::symbol &&
+                    module.function_index.contains(o.name) && !module.function(o.name)->is_extern) {
                     require(o.name);
                 }
             }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Register words shared by virtual registers that are never live together: a warp's registers then fit the cache.
+// Register words shared by virtual registers that are never live together: a warp's registers then
+// fit the cache.
 #include <algorithm>
 #include <limits>
 
@@ -24,7 +25,8 @@ struct Skip {  // a forward branch
     uint32_t from, to;
 };
 
-void mention(const Operand& o, uint32_t at, bool defines, bool pin, std::vector<Interval>& intervals) {
+void mention(const Operand& o, uint32_t at, bool defines, bool pin,
+             std::vector<Interval>& intervals) {
     if (o.kind == Operand::Kind::reg) {
         Interval& v = intervals[static_cast<size_t>(o.reg)];
         if (v.first == std::numeric_limits<uint32_t>::max()) {
@@ -41,7 +43,8 @@ void mention(const Operand& o, uint32_t at, bool defines, bool pin, std::vector<
 }
 
 bool writes_first_operand(std::string_view op) {
-    return op != "st" && op != "red" && op != "bra" && op != "call" && op != "wgmma" && op != "tcgen05" && op != "cp";
+    return op != "st" && op != "red" && op != "bra" && op != "call" && op != "wgmma" &&
+           op != "tcgen05" && op != "cp";
 }
 
 uint32_t words_of(ptx::Type type) {
@@ -51,7 +54,8 @@ uint32_t words_of(ptx::Type type) {
 
 }  // namespace
 
-uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<uint32_t>& words, uint32_t& predicates) {
+uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<uint32_t>& words,
+                            uint32_t& predicates) {
     const size_t count = f.registers.size();
     std::vector<Interval> intervals(count);
     std::vector<Loop> loops;
@@ -78,7 +82,8 @@ uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<u
             }
         }
         if (s.parts[0] == "brx" && s.operands.size() > 1) {
-            if (auto table = f.branch_targets.find(s.operands[1].name); table != f.branch_targets.end()) {
+            if (auto table = f.branch_targets.find(s.operands[1].name);
+                table != f.branch_targets.end()) {
                 for (const Operand& o : table->second) {
                     branch(at, o.value);
                 }
@@ -91,7 +96,8 @@ uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<u
             if (v.first > v.last) {
                 continue;
             }
-            // A definition that a branch may skip does not keep an older value from being read after it.
+            // A definition that a branch may skip does not keep an older value from being read
+            // after it.
             if (v.defined_first && !loops.empty()) {
                 for (const Skip& skip : skips) {
                     if (skip.from < v.first && skip.to > v.first && skip.to <= v.last) {
@@ -128,7 +134,8 @@ uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<u
             sorted.push_back(r);
         }
     }
-    std::sort(sorted.begin(), sorted.end(), [&](size_t a, size_t b) { return intervals[a].first < intervals[b].first; });
+    std::sort(sorted.begin(), sorted.end(),
+              [&](size_t a, size_t b) { return intervals[a].first < intervals[b].first; });
     std::vector<std::pair<uint32_t, size_t>> active;  // heap by last mention
     std::vector<uint32_t> free_words[3];
     auto bucket = [&](size_t r) {
@@ -137,7 +144,8 @@ uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<u
     };
     auto later = std::greater<std::pair<uint32_t, size_t>>();
     for (size_t r : sorted) {
-        // A word is free again strictly after its last mention, so no instruction reads and writes it as two registers.
+        // A word is free again strictly after its last mention, so no instruction reads and writes
+        // it as two registers.
         while (!active.empty() && active.front().first < intervals[r].first) {
             const size_t old = active.front().second;
             std::pop_heap(active.begin(), active.end(), later);

@@ -16,7 +16,8 @@ constexpr uint32_t kBudget = 4096;  // instructions of a warp in one turn
         for (const auto& w : cta->warps) {
             for (const Group& g : w->others) {
                 first = first ? first : w.get();
-                const std::string what = g.wait.describe ? g.wait.describe(*w, g.wait) : g.wait.what;
+                const std::string what =
+                    g.wait.describe ? g.wait.describe(*w, g.wait) : g.wait.what;
                 const int lane = g.mask == w->live ? check::kNoLane : __builtin_ctz(g.mask);
                 stuck.push_back({site_of(*w, g.wait.pc, lane), what});
             }
@@ -39,7 +40,8 @@ Turn turn(Cluster& cluster) {
         if (w.state == Warp::State::blocked && !w.poll()) {
             return;
         }
-        const uint32_t budget = schedule == Schedule::random ? 1 + static_cast<uint32_t>(cluster.rng() % 256) : kBudget;
+        const uint32_t budget =
+            schedule == Schedule::random ? 1 + static_cast<uint32_t>(cluster.rng() % 256) : kBudget;
         const uint64_t before = w.instructions;
         const Warp::State state = w.run(budget);
         ran = true;

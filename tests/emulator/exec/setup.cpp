@@ -6,10 +6,10 @@
 #include <cstring>
 
 #include "exec/checks.h"
-#include "exec/tcgen05_state.h"
 #include "exec/cp_async.h"
 #include "exec/program.h"
 #include "exec/synchronise.h"
+#include "exec/tcgen05_state.h"
 
 namespace emu {
 
@@ -53,12 +53,15 @@ void specials(Warp& w) {
     fill(s, kSpecNwarp, launch.warps_per_cta);
     three(kSpecCtaX, cta.id);
     three(kSpecNctaX, launch.grid);
-    fill(s, kSpecSm, static_cast<uint32_t>(cluster.index) % static_cast<uint32_t>(std::max(1, launch.options.sm_count)));
+    fill(s, kSpecSm,
+         static_cast<uint32_t>(cluster.index) %
+             static_cast<uint32_t>(std::max(1, launch.options.sm_count)));
     fill(s, kSpecNsm, static_cast<uint32_t>(launch.options.sm_count));
     fill64(s, kSpecGrid, 1);
     three(kSpecClusterX, cluster.id);
     three(kSpecNclusterX, launch.cluster_grid);
-    three(kSpecClusterCtaX, {cta.id.x % launch.cluster.x, cta.id.y % launch.cluster.y, cta.id.z % launch.cluster.z});
+    three(kSpecClusterCtaX,
+          {cta.id.x % launch.cluster.x, cta.id.y % launch.cluster.y, cta.id.z % launch.cluster.z});
     three(kSpecClusterNctaX, launch.cluster);
     fill(s, kSpecClusterRank, cta.rank);
     fill(s, kSpecClusterSize, static_cast<uint32_t>(launch.cluster.count()));
@@ -86,7 +89,8 @@ std::unique_ptr<Cluster> make_cluster(Launch& launch, uint64_t index, HostThread
     const Dim3 g = launch.cluster_grid;
     cluster->id = {static_cast<uint32_t>(index % g.x), static_cast<uint32_t>(index / g.x % g.y),
                    static_cast<uint32_t>(index / (static_cast<uint64_t>(g.x) * g.y))};
-    cluster->rng.seed(static_cast<uint32_t>(launch.options.seed * 2654435761u + index * 40503u + 1));
+    cluster->rng.seed(
+        static_cast<uint32_t>(launch.options.seed * 2654435761u + index * 40503u + 1));
     const auto ranks = static_cast<uint32_t>(launch.cluster.count());
     for (uint32_t rank = 0; rank < ranks; ++rank) {
         auto cta = std::make_unique<Cta>();
@@ -107,7 +111,8 @@ std::unique_ptr<Cluster> make_cluster(Launch& launch, uint64_t index, HostThread
             w->cluster = cluster.get();
             w->launch = &launch;
             w->index = n;
-            const uint32_t threads = std::min<uint32_t>(kLanes, launch.threads_per_cta - n * kLanes);
+            const uint32_t threads =
+                std::min<uint32_t>(kLanes, launch.threads_per_cta - n * kLanes);
             w->live = w->mask = threads == kLanes ? kAllLanes : (1u << threads) - 1;
             w->code = program.code.data();
             w->pc = program.entry_pc;
@@ -144,13 +149,19 @@ uint8_t* Cluster::shared(Warp& warp, uint32_t shared_address, uint64_t bytes, in
     Cta* cta = cta_of(shared_address);
     const uint64_t at = shared_address & kSharedOffsetMask;
     if (!cta) {
-        warp.fail(fault::kIllegalAddress, "shared memory access of CTA rank " + std::to_string(shared_address >> kRankShift) + " in a cluster of " + std::to_string(ctas.size()), lane);
+        warp.fail(fault::kIllegalAddress,
+                  "shared memory access of CTA rank " +
+                      std::to_string(shared_address >> kRankShift) + " in a cluster of " +
+                      std::to_string(ctas.size()),
+                  lane);
     }
     if (at < kReservedShared || at + bytes > cta->shared.size()) {
         char text[160];
-        std::snprintf(text, sizeof text, "shared memory access of %llu bytes at offset 0x%llx is outside the block's 0x%x .. 0x%llx",
-                      static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(at), kReservedShared,
-                      static_cast<unsigned long long>(cta->shared.size()));
+        std::snprintf(text, sizeof text,
+                      "shared memory access of %llu bytes at offset 0x%llx is outside the block's "
+                      "0x%x .. 0x%llx",
+                      static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(at),
+                      kReservedShared, static_cast<unsigned long long>(cta->shared.size()));
         warp.fail(fault::kIllegalAddress, text, lane);
     }
     return cta->shared.data() + at;
@@ -160,7 +171,8 @@ void leave(Warp& w, uint32_t lanes) {
     if (w.checks & kCheckAsync) {
         const std::string left = unfinished_copies(w, lanes);
         if (!left.empty()) {
-            w.fail(fault::kLaunchFailure, "the thread exits while nobody has waited for " + left, __builtin_ctz(lanes));
+            w.fail(fault::kLaunchFailure, "the thread exits while nobody has waited for " + left,
+                   __builtin_ctz(lanes));
         }
     }
     Cta& cta = *w.cta;
@@ -201,7 +213,8 @@ void save_frame(Warp& w, uint32_t function, uint32_t) {
         active |= sources[pc].function == &f;
     }
     if (active) {
-        w.fail(fault::kLaunchFailure, "recursive call of " + f.name + ": the emulator keeps one frame per function");
+        w.fail(fault::kLaunchFailure,
+               "recursive call of " + f.name + ": the emulator keeps one frame per function");
     }
 }
 

@@ -12,7 +12,7 @@ namespace emu {
 struct HostThread {
     Counters counters;
     std::vector<Executed> executed;  // by pc
-    uint64_t instructions = 0;            // of warps
+    uint64_t instructions = 0;       // of warps
 };
 
 std::unique_ptr<Cluster> make_cluster(Launch& launch, uint64_t index, HostThread& host);

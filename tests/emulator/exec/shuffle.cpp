@@ -23,7 +23,8 @@ inline uint32_t members(Warp& w, Ref r, uint32_t active) {
     return all;
 }
 
-// Tiles of a warp execute one instruction with different member masks: f(mask, lanes that gave it) for each.
+// Tiles of a warp execute one instruction with different member masks: f(mask, lanes that gave it)
+// for each.
 template <class F>
 void each_mask(Warp& w, Ref r, uint32_t active, F f) {
     const uint32_t* m = w.u32(r);
@@ -53,7 +54,8 @@ void shfl(Warp& w, const Instr& i, uint32_t active) {
     uint32_t* d = w.u32(i.r[0]);
     uint32_t valid = 0;
     for_lanes(active, [&](int l) {
-        const int bval = static_cast<int>(b[l] & 31), clamp = static_cast<int>(c[l] & 31), seg = static_cast<int>(c[l] >> 8 & 31);
+        const int bval = static_cast<int>(b[l] & 31), clamp = static_cast<int>(c[l] & 31),
+                  seg = static_cast<int>(c[l] >> 8 & 31);
         const int max_lane = (l & seg) | (clamp & ~seg), min_lane = l & seg;
         int j;
         bool p;
@@ -90,7 +92,10 @@ Instr decode_shfl(const ptx::Statement& s, DecodeContext& c) {
     if (s.has("sync")) {
         i.r[4] = c.source(c.operand(4), Type::b32);
     }
-    i.run = s.has("up") ? shfl<Shuffle::up> : s.has("down") ? shfl<Shuffle::down> : s.has("bfly") ? shfl<Shuffle::bfly> : shfl<Shuffle::idx>;
+    i.run = s.has("up")     ? shfl<Shuffle::up>
+            : s.has("down") ? shfl<Shuffle::down>
+            : s.has("bfly") ? shfl<Shuffle::bfly>
+                            : shfl<Shuffle::idx>;
     return i;
 }
 
@@ -102,7 +107,9 @@ void vote_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
         return;
     }
     const uint32_t voters = active & m;
-    const bool r = i.small == 1 ? bits == voters : i.small == 2 ? bits != 0 : bits == voters || bits == 0;
+    const bool r = i.small == 1   ? bits == voters
+                   : i.small == 2 ? bits != 0
+                                  : bits == voters || bits == 0;
     w.set_pred(i.p[0], r ? kAllLanes : 0, active);
 }
 
@@ -139,7 +146,8 @@ void match_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
     uint32_t all = 0;
     for_lanes(active, [&](int l) {
         uint32_t same = 0;
-        for_lanes(active & m, [&](int k) { same |= static_cast<uint32_t>(value[k] == value[l]) << k; });
+        for_lanes(active & m,
+                  [&](int k) { same |= static_cast<uint32_t>(value[k] == value[l]) << k; });
         const bool every = same == (active & m);
         all |= static_cast<uint32_t>(every) << l;
         d[l] = kAll && !every ? 0 : same;
@@ -152,7 +160,8 @@ void match_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
 template <class P, bool kAll>
 void match(Warp& w, const Instr& i, uint32_t active) {
     if (w.converge(i, active, members(w, i.r[4], active))) {
-        each_mask(w, i.r[4], active, [&](uint32_t m, uint32_t lanes) { match_of<P, kAll>(w, i, m, lanes); });
+        each_mask(w, i.r[4], active,
+                  [&](uint32_t m, uint32_t lanes) { match_of<P, kAll>(w, i, m, lanes); });
     }
 }
 
@@ -169,7 +178,8 @@ Instr decode_match(const ptx::Statement& s, DecodeContext& c) {
     }
     i.r[1] = c.source(c.operand(1), last_type(s));
     i.r[4] = c.source(c.operand(2), Type::b32);
-    i.run = wide ? (all ? match<uint64_t, true> : match<uint64_t, false>) : (all ? match<uint32_t, true> : match<uint32_t, false>);
+    i.run = wide ? (all ? match<uint64_t, true> : match<uint64_t, false>)
+                 : (all ? match<uint32_t, true> : match<uint32_t, false>);
     return i;
 }
 
@@ -196,12 +206,24 @@ void redux_of(Warp& w, const Instr& i, uint32_t m, uint32_t active) {
         for_lanes(voters & (voters - 1), [&](int l) {
             const auto x = static_cast<int32_t>(r), y = static_cast<int32_t>(a[l]);
             switch (i.small) {
-                case 0: r += a[l]; break;
-                case 1: r = i.imm & 1 ? static_cast<uint32_t>(std::min(x, y)) : std::min(r, a[l]); break;
-                case 2: r = i.imm & 1 ? static_cast<uint32_t>(std::max(x, y)) : std::max(r, a[l]); break;
-                case 3: r &= a[l]; break;
-                case 4: r |= a[l]; break;
-                default: r ^= a[l]; break;
+                case 0:
+                    r += a[l];
+                    break;
+                case 1:
+                    r = i.imm & 1 ? static_cast<uint32_t>(std::min(x, y)) : std::min(r, a[l]);
+                    break;
+                case 2:
+                    r = i.imm & 1 ? static_cast<uint32_t>(std::max(x, y)) : std::max(r, a[l]);
+                    break;
+                case 3:
+                    r &= a[l];
+                    break;
+                case 4:
+                    r |= a[l];
+                    break;
+                default:
+                    r ^= a[l];
+                    break;
             }
         });
     }
@@ -224,7 +246,8 @@ Instr decode_redux(const ptx::Statement& s, DecodeContext& c) {
             i.small = k;
         }
     }
-    i.imm = (t == Type::s32 ? 1 : 0) | (t == Type::f32 ? 2 : 0) | (s.has("abs") ? 4 : 0) | (s.has("NaN") ? 8 : 0);
+    i.imm = (t == Type::s32 ? 1 : 0) | (t == Type::f32 ? 2 : 0) | (s.has("abs") ? 4 : 0) |
+            (s.has("NaN") ? 8 : 0);
     i.r[0] = c.target(c.operand(0), t);
     i.r[1] = c.source(c.operand(1), t);
     i.r[4] = c.source(c.operand(2), Type::b32);
@@ -272,8 +295,12 @@ Instr decode_elect(const ptx::Statement&, DecodeContext& c) {
 }
 
 const RegisterFamily kFamilies[] = {
-    {"shfl", decode_shfl},   {"vote", decode_vote},             {"match", decode_match},
-    {"redux", decode_redux}, {"activemask", decode_activemask}, {"elect", decode_elect},
+    {"shfl", decode_shfl},
+    {"vote", decode_vote},
+    {"match", decode_match},
+    {"redux", decode_redux},
+    {"activemask", decode_activemask},
+    {"elect", decode_elect},
 };
 
 }  // namespace

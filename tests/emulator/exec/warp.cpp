@@ -125,7 +125,8 @@ bool Warp::regroup() {
         current = Group{};
         mask = 0;
     }
-    // Lanes at one pc with one call stack are one group again; whoever waited for the others looks again.
+    // Lanes at one pc with one call stack are one group again; whoever waited for the others looks
+    // again.
     for (size_t a = 0; a < others.size(); ++a) {
         for (size_t b = a + 1; b < others.size();) {
             Group &x = others[a], &y = others[b];
@@ -144,7 +145,8 @@ bool Warp::regroup() {
     for (size_t k = 0; k < others.size(); ++k) {
         Group& g = others[k];
         if (g.wait.ready == never && (g.wait.a & live & ~g.mask) == 0) {
-            // Who was missing has exited. Lanes that left early are excused, lanes that went round are not.
+            // Who was missing has exited. Lanes that left early are excused, lanes that went round
+            // are not.
             if (g.wait.b) {
                 pc = g.pc + 1;
                 observe_divergent(*this, g.mask, static_cast<uint32_t>(g.wait.a));

@@ -34,7 +34,7 @@ struct WgmmaOp : AsyncOp {
     uint32_t arrived = 0;
     uint64_t a_desc = 0, b_desc = 0;
     bool scale_d = true, submitted = false;
-    check::AsyncOp race;
+    check::AsyncOp races[4];  // what each warp knew when it issued its part
 
     void complete(Cluster& cluster) override;
     bool may_complete(const Cluster&) const override;
@@ -44,7 +44,7 @@ struct WgmmaOp : AsyncOp {
 struct Warpgroup {
     std::deque<std::shared_ptr<WgmmaOp>> ops;  // not complete, in order
     uint64_t first = 0;                        // index of ops.front()
-    check::Channel channel;
+    check::Channel channels[4];                // by issuing warp; a wait covers all four
     bool opened = false;
     WgmmaOp* at(uint64_t index) {
         return index < first || index - first >= ops.size() ? nullptr : ops[index - first].get();
@@ -110,7 +110,11 @@ void WgmmaOp::complete(Cluster& cluster) {
         compute<float>(*code, *this, shared);
     }
     if (check::ClusterRaces* races = races_of(cluster)) {
-        races->finish(race);
+        for (const check::AsyncOp& race : this->races) {
+            if (race.channel != nullptr) {
+                races->finish(race);
+            }
+        }
     }
     const std::shared_ptr<WgmmaOp> keep = group->ops.front();
     group->ops.pop_front();
@@ -121,6 +125,7 @@ bool WgmmaOp::may_complete(const Cluster&) const {
     return submitted && group->first == index;
 }
 
+// A warp issues its part: it reads its 16 rows of A and all of B.
 void note_reads(Warp& w, WgmmaOp& op) {
     check::ClusterRaces* races = races_of(*w.cluster);
     if (races == nullptr && !(w.checks & kCheckInit)) {
@@ -128,29 +133,37 @@ void note_reads(Warp& w, WgmmaOp& op) {
     }
     Warpgroup& group = *op.group;
     const WgmmaCode& c = *op.code;
+    const uint32_t part = w.index % 4;
     if (races) {
         if (!group.opened) {
-            races->open(group.channel);
+            for (check::Channel& channel : group.channels) {
+                races->open(channel);
+            }
             group.opened = true;
         }
-        op.race = races->begin(w.agent, group.channel, op.pc, check::Proxy::Async);
+        op.races[part] = races->begin(w.agent, group.channels[part], op.pc, check::Proxy::Async);
     }
-    const auto note = [&](uint64_t bits, bool mn_major, Elem type, int mn) {
+    const auto note = [&](uint64_t bits, bool mn_major, Elem type, int first, int mn) {
         const SmemDesc d = decode_wgmma_descriptor(bits);
-        visit_operand(
-            d, mn_major, elem_bits(type) / 8, mn, c.spec.k(), [&](uint32_t at, uint32_t n) {
-                if (at + n <= w.cta->shared.size()) {
-                    check_shared_read(w, op.pc, w.cta->shared_base | at, n);
-                    if (races) {
-                        races->shared_range(op.race, check::Op::Read, w.cta->shared_base | at, n);
-                    }
+        const int bytes = elem_bits(type) / 8, piece = 16 / bytes;
+        for (int i = first; i < first + mn; i += mn_major ? piece : 1) {
+            for (int j = 0; j < c.spec.k(); j += mn_major ? 1 : piece) {
+                const uint32_t at = operand_address(d, mn_major, bytes, i, j);
+                if (at + 16 > w.cta->shared.size()) {
+                    continue;
                 }
-            });
+                check_shared_read(w, op.pc, w.cta->shared_base | at, 16);
+                if (races) {
+                    races->shared_range(op.races[part], check::Op::Read, w.cta->shared_base | at,
+                                        16);
+                }
+            }
+        }
     };
     if (!c.a_in_registers) {
-        note(op.a_desc, c.trans_a, c.spec.a, 64);
+        note(op.a_desc, c.trans_a, c.spec.a, static_cast<int>(16 * part), 16);
     }
-    note(op.b_desc, c.trans_b, c.spec.b, c.spec.n);
+    note(op.b_desc, c.trans_b, c.spec.b, 0, c.spec.n);
 }
 
 uint64_t uniform(Warp& w, Ref ref, const char* what) {
@@ -211,6 +224,7 @@ void run_mma(Warp& w, const Instr& i, uint32_t active) {
     op->warps[w.index % 4] = &w;
     op->arrived |= 1u << (w.index % 4);
     ++mine.issued;
+    note_reads(w, *op);
     if (w.checks & kCheckAsync) {
         const ptx::Statement& s = *w.launch->program->sources[w.here()].statement;
         for (size_t k = 0; k < 2; ++k) {
@@ -225,7 +239,6 @@ void run_mma(Warp& w, const Instr& i, uint32_t active) {
     }
     if (op->arrived == 15) {
         op->submitted = true;
-        note_reads(w, *op);
         if (w.counters) {
             w.counters->tensor_flops +=
                 2ull * 64 * static_cast<uint64_t>(c.spec.n) * static_cast<uint64_t>(c.spec.k());
@@ -282,7 +295,9 @@ void run_wait(Warp& w, const Instr& i, uint32_t active) {
     }
     if (check::ClusterRaces* races = races_of(*w.cluster)) {
         if (group.opened) {
-            races->wait(w.agent, group.channel, static_cast<uint32_t>(until));
+            for (check::Channel& channel : group.channels) {
+                races->wait(w.agent, channel, static_cast<uint32_t>(until));
+            }
         }
     }
     mine.groups.erase(mine.groups.begin(), mine.groups.begin() + static_cast<long>(done));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// wmma.load, wmma.store, wmma.mma. Fragments are laid out as units/mma.h says; the ISA leaves that open.
+// wmma.load, wmma.store, wmma.mma. Fragments are laid out as units/mma.h says; the ISA leaves that
+// open.
 #include <cstdio>
 #include <cstring>
 
@@ -14,7 +15,8 @@ namespace {
 using ptx::Operand;
 using ptx::Type;
 
-constexpr Bank kBankScratch = static_cast<Bank>(3);  // computed addresses, while an instruction runs
+constexpr Bank kBankScratch =
+    static_cast<Bank>(3);  // computed addresses, while an instruction runs
 
 struct Fragment {
     WmmaFrag shape;
@@ -26,7 +28,8 @@ struct Fragment {
     bool wide = false;  // f64: 64-bit registers
 };
 
-// Calls move(reg, bit of the register, resolved addresses) for each piece of the fragment that lies in one piece.
+// Calls move(reg, bit of the register, resolved addresses) for each piece of the fragment that lies
+// in one piece.
 template <class Move>
 void each_piece(Warp& w, const Fragment& f, uint32_t active, Touch touch, Move move) {
     const uint32_t element = static_cast<uint32_t>(elem_bits(f.shape.type)) / 8;
@@ -47,7 +50,8 @@ void each_piece(Warp& w, const Fragment& f, uint32_t active, Touch touch, Move m
                 const Cell cell = wmma_cell(f.shape, l, reg);
                 const uint64_t row = static_cast<uint64_t>(cell.row);
                 const uint64_t col = static_cast<uint64_t>(cell.col) + part / element;
-                const uint64_t packed = static_cast<uint64_t>(f.columns ? wmma_rows(f.shape) : wmma_cols(f.shape));
+                const uint64_t packed =
+                    static_cast<uint64_t>(f.columns ? wmma_rows(f.shape) : wmma_cols(f.shape));
                 const uint64_t stride = f.stride == kNoRef ? packed : w.u32(f.stride)[l];
                 at[l] = start[l] + element * (f.columns ? col * stride + row : row * stride + col);
             }
@@ -55,7 +59,8 @@ void each_piece(Warp& w, const Fragment& f, uint32_t active, Touch touch, Move m
             uint8_t values[kLanes][8];
             if (touch == Touch::store) {
                 for (int l = 0; l < kLanes; ++l) {
-                    const uint64_t v = f.wide ? w.u64(f.refs[reg])[l] : w.u32(f.refs[reg])[l] >> (8 * part);
+                    const uint64_t v =
+                        f.wide ? w.u64(f.refs[reg])[l] : w.u32(f.refs[reg])[l] >> (8 * part);
                     std::memcpy(values[0] + static_cast<size_t>(l) * piece, &v, piece);
                 }
             }
@@ -77,11 +82,12 @@ void load(Warp& w, const Instr& i, uint32_t active) {
     }
     const auto& f = *static_cast<const Fragment*>(i.ext);
     uint64_t loaded[8][kLanes] = {};
-    each_piece(w, f, active, Touch::load, [&](int reg, uint32_t bit, uint32_t bytes, int l, const uint8_t* from) {
-        uint64_t v = 0;
-        std::memcpy(&v, from, bytes);
-        loaded[reg][l] |= v << bit;
-    });
+    each_piece(w, f, active, Touch::load,
+               [&](int reg, uint32_t bit, uint32_t bytes, int l, const uint8_t* from) {
+                   uint64_t v = 0;
+                   std::memcpy(&v, from, bytes);
+                   loaded[reg][l] |= v << bit;
+               });
     for_lanes(active, [&](int l) {
         for (int reg = 0; reg < f.count; ++reg) {
             if (f.wide) {
@@ -98,10 +104,11 @@ void store(Warp& w, const Instr& i, uint32_t active) {
         return;
     }
     const auto& f = *static_cast<const Fragment*>(i.ext);
-    each_piece(w, f, active, Touch::store, [&](int reg, uint32_t bit, uint32_t bytes, int l, uint8_t* to) {
-        const uint64_t v = f.wide ? w.u64(f.refs[reg])[l] : w.u32(f.refs[reg])[l] >> bit;
-        std::memcpy(to, &v, bytes);
-    });
+    each_piece(w, f, active, Touch::store,
+               [&](int reg, uint32_t bit, uint32_t bytes, int l, uint8_t* to) {
+                   const uint64_t v = f.wide ? w.u64(f.refs[reg])[l] : w.u32(f.refs[reg])[l] >> bit;
+                   std::memcpy(to, &v, bytes);
+               });
 }
 
 struct Product {
@@ -142,14 +149,15 @@ void product(Warp& w, const Instr& i, uint32_t active) {
     for_lanes(active, [&](int l) {
         for (int r = 0; r < p.count[3]; ++r) {
             if (p.wide) {
-                w.u64(p.refs[3][r])[l] = static_cast<uint64_t>(out[2 * r + 1][l]) << 32 | out[2 * r][l];
+                w.u64(p.refs[3][r])[l] =
+                    static_cast<uint64_t>(out[2 * r + 1][l]) << 32 | out[2 * r][l];
             } else {
                 w.u32(p.refs[3][r])[l] = out[r][l];
             }
         }
     });
-    w.counters->tensor_flops +=
-        2ull * static_cast<uint64_t>(p.spec.m) * static_cast<uint64_t>(p.spec.n) * static_cast<uint64_t>(p.spec.k);
+    w.counters->tensor_flops += 2ull * static_cast<uint64_t>(p.spec.m) *
+                                static_cast<uint64_t>(p.spec.n) * static_cast<uint64_t>(p.spec.k);
 }
 
 Elem element(std::string_view text, DecodeContext& c) {
@@ -186,7 +194,10 @@ int read_registers(const Operand& o, DecodeContext& c, bool wide, bool target, R
 Instr decode_fragment(const ptx::Statement& s, DecodeContext& c, bool is_load) {
     Fragment f;
     const std::string_view use = s.parts[2];
-    f.shape.use = use == "a" ? WmmaUse::a : use == "b" ? WmmaUse::b : use == "c" ? WmmaUse::c : WmmaUse::d;
+    f.shape.use = use == "a"   ? WmmaUse::a
+                  : use == "b" ? WmmaUse::b
+                  : use == "c" ? WmmaUse::c
+                               : WmmaUse::d;
     read_shape(s, c, f.shape.m, f.shape.n, f.shape.k);
     f.shape.type = element(s.parts.back(), c);
     f.columns = s.has("col");
@@ -214,7 +225,8 @@ Instr decode_fragment(const ptx::Statement& s, DecodeContext& c, bool is_load) {
     return i;
 }
 
-// wmma.mma.sync.aligned.alayout.blayout.shape{.rnd}.d.c{.satfinite} of f16, or .d.a.b.c of the other types
+// wmma.mma.sync.aligned.alayout.blayout.shape{.rnd}.d.c{.satfinite} of f16, or .d.a.b.c of the
+// other types
 Instr decode_product(const ptx::Statement& s, DecodeContext& c) {
     Product p;
     read_shape(s, c, p.spec.m, p.spec.n, p.spec.k);
