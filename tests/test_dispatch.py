@@ -68,7 +68,6 @@ REFUSALS = [
     ),
     (query("leftpad"), "left-padded keys (cache_leftpad); nearest: cache_leftpad=None"),
     (query("cache_batch_idx"), "cache_batch_idx; nearest: k_cache[cache_batch_idx]"),
-    (query("split"), "num_splits > 1; nearest: num_splits=0 or 1"),
     (query("fp8", dtype="float8_e4m3fn"), "float8 tensors; nearest: float16 or bfloat16 tensors"),
     (query("dropout", "paged"), "dropout; nearest: dropout_p=0.0; it does not do a paged"),
 ]

@@ -30,7 +30,7 @@ FEATURES: dict[str, tuple[str, str]] = {
     "paged": ("a paged key/value cache (block_table)", "dense or cu_seqlens keys and values"),
     "leftpad": ("left-padded keys (cache_leftpad)", "cache_leftpad=None"),
     "cache_batch_idx": ("cache_batch_idx", "k_cache[cache_batch_idx]"),
-    "split": ("num_splits > 1", "num_splits=0 or 1"),
+    "split": ("num_splits > 1 (a hint, never a different result)", "num_splits=0 or 1"),
     "fp8": ("float8 tensors", "float16 or bfloat16 tensors"),
     "deterministic": ("deterministic=True", "deterministic=False"),
     "batch_invariant": ("batch_invariant=True", "batch_invariant=False"),
@@ -77,6 +77,7 @@ KERNELS: tuple[Kernel, ...] = (
                 "alibi",
                 "sink",
                 "bias",
+                "split",  # in one pass
                 "deterministic",
                 "batch_invariant",
             )

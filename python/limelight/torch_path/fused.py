@@ -25,13 +25,20 @@ _DTYPES = (torch.float32, torch.float64)
 
 @functools.cache
 def _available() -> bool:
-    """Whether this torch has the operator with shared key heads; found by trying."""
+    """Whether this torch has the operator with an LSE; found by trying."""
     try:
         q, kv = torch.zeros(1, 2, 1, 8), torch.zeros(1, 1, 1, 8)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, kv, kv)
         return bool(out.shape == q.shape and lse.shape == (1, 2, 1))
     except (AttributeError, RuntimeError):
         return False
+
+
+@functools.cache
+def _shares_heads() -> bool:
+    """Whether its backward takes fewer key heads: torch 2.6's crashes, 2.13's was tested."""
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 13)
 
 
 def groups(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, plan: Plan) -> list[Group]:
@@ -66,6 +73,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, group: Gr
             )
         )
         and _available()
+        and (q.shape[-2] == k.shape[-2] or _shares_heads())
     )
 
 
