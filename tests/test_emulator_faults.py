@@ -106,6 +106,7 @@ FAULT_TABLE = [
         2,
     ),
     Fault("wgmma", RACE, ("missing fence.proxy.async",), "sm_90a", 3),
+    Fault("wgmma_rows", RACE, ("data race on shared memory", "wgmma.mma_async"), "sm_90a"),
     Fault("cluster_sync", RACE, ("data race on shared memory", "ld.shared::cluster"), "sm_90a"),
     Fault("tensor_memory", RACE, ("64 columns of tensor memory are still allocated",), "sm_100a"),
 ]
