@@ -50,7 +50,7 @@ int main() {
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_100a"])
 @pytest.mark.parametrize(
-    "name", ["memory", "streams", "graphs", "compute", "errors", "driver", "library"]
+    "name", ["memory", "streams", "graphs", "compute", "errors", "driver", "library", "wmma"]
 )
 def test_program(name: str, arch: str) -> None:
     # Compiled once, for sm_80: every later architecture takes that PTX.

@@ -132,6 +132,44 @@ void built_by_hand() {
     OK(cudaGraphExecDestroy(exec));
 }
 
+// Memory that the graph allocates; a stream that goes away during the capture.
+void memory_nodes() {
+    clear();
+    cudaStream_t stream, helper;
+    cudaEvent_t fork, join;
+    OK(cudaStreamCreate(&stream));
+    OK(cudaStreamCreate(&helper));
+    OK(cudaEventCreate(&fork));
+    OK(cudaEventCreate(&join));
+    int *inside, *outside;
+    OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    OK(cudaMallocAsync(&inside, 128, stream));
+    OK(cudaMallocAsync(&outside, 128, stream));
+    OK(cudaMemsetAsync(inside, 0, 128, stream));
+    OK(cudaEventRecord(fork, stream));
+    OK(cudaStreamWaitEvent(helper, fork, 0));
+    add<<<1, 32, 0, helper>>>(inside, 3);
+    OK(cudaEventRecord(join, helper));
+    OK(cudaStreamWaitEvent(stream, join, 0));
+    OK(cudaStreamDestroy(helper));
+    sum<<<1, 32, 0, stream>>>(outside, inside, inside);
+    OK(cudaFreeAsync(inside, stream));
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    OK(cudaStreamEndCapture(stream, &graph));
+    OK(cudaGraphInstantiate(&exec, graph, 0));
+    for (int i = 0; i < 3; ++i) {
+        OK(cudaGraphLaunch(exec, stream));
+        OK(cudaMemcpy(x, outside, 128, cudaMemcpyDeviceToHost));
+        EXPECT(x[31] == 6);
+        OK(cudaFreeAsync(outside, stream));
+        GIVES(cudaErrorInvalidValue, cudaMemcpy(x, outside, 128, cudaMemcpyDeviceToHost));
+    }
+    OK(cudaGraphExecDestroy(exec));
+    OK(cudaGraphDestroy(graph));
+    OK(cudaStreamDestroy(stream));
+}
+
 void refused() {
     cudaStream_t stream, other;
     cudaGraph_t graph;
@@ -178,6 +216,7 @@ int main() {
     OK(cudaMallocManaged(&z, 128));
     capture_and_replay();
     built_by_hand();
+    memory_nodes();
     refused();
     std::puts("ok");
 }

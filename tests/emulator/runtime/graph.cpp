@@ -255,13 +255,7 @@ void perform(const Work& work) {
             }
         }
         void operator()(const AllocWork& w) const {
-            cudaPointerAttributes attributes;
-            if (cudaPointerGetAttributes(&attributes, w.block.get()) != cudaSuccess ||
-                attributes.type != cudaMemoryTypeDevice) {
-                throw Fault(cudaErrorNotSupported,
-                            "a graph whose memory was freed outside of it cannot be launched again "
-                            "in the emulator");
-            }
+            revive_graph_block(w.block.get(), w.params.bytesize);
         }
         void operator()(const FreeWork& w) const {
             if (device_free(w.pointer) != cudaSuccess) {

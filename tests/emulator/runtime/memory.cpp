@@ -19,6 +19,8 @@ struct Memory {
     check::DeviceHeap heap{allocations};
     std::map<void*, size_t> sizes;  // live blocks of the heap
     std::map<void*, Pinned> pinned;
+    std::map<void*, bool>
+        graph_blocks;  // true: freed outside of the graph, which keeps the address
 };
 
 Memory& memory() {
@@ -130,6 +132,15 @@ cudaError_t device_free(void* pointer) {
     if (!pointer) {
         return cudaSuccess;
     }
+    const auto graph = memory().graph_blocks.find(pointer);
+    if (graph != memory().graph_blocks.end()) {
+        if (graph->second) {
+            return fail(cudaErrorInvalidValue, "memory of a graph is freed twice");
+        }
+        allocations().remove(reinterpret_cast<uint64_t>(pointer));
+        graph->second = true;
+        return cudaSuccess;
+    }
     memory().pinned.erase(pointer);
     memory().sizes.erase(pointer);
     if (!memory().heap.release(pointer)) {
@@ -142,11 +153,20 @@ cudaError_t device_free(void* pointer) {
 }
 
 std::shared_ptr<void> graph_block(void* pointer) {
+    memory().graph_blocks[pointer] = false;
     return {pointer, [](void* p) {
-                if (memory().sizes.contains(p)) {
-                    device_free(p);
-                }
+                memory().graph_blocks.erase(p);
+                device_free(p);
             }};
+}
+
+void revive_graph_block(void* pointer, size_t bytes) {
+    bool& freed = memory().graph_blocks.at(pointer);
+    if (freed) {
+        allocations().add(reinterpret_cast<uint64_t>(pointer), bytes, check::MemoryKind::Device,
+                          "graph memory");
+        freed = false;
+    }
 }
 
 void release_all_memory() {

@@ -71,7 +71,8 @@ cudaError_t api(F&& body) noexcept {
 check::Allocations& allocations();
 void* device_allocate(size_t bytes, check::MemoryKind kind);  // nullptr: over the device's memory
 cudaError_t device_free(void* pointer);
-std::shared_ptr<void> graph_block(void* pointer);  // frees the block with its last owner
+std::shared_ptr<void> graph_block(void* pointer);      // frees the block with its last owner
+void revive_graph_block(void* pointer, size_t bytes);  // a launch allocates again what was freed
 void release_all_memory();
 
 // ---- modules and kernels
@@ -138,6 +139,7 @@ struct Capture {
     Stream* origin = nullptr;
     std::thread::id thread;
     std::vector<Stream*> streams;
+    std::vector<GraphNode*> left;  // last nodes of streams that were destroyed during the capture
 };
 
 struct Stream {

@@ -226,10 +226,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
             return cudaErrorInvalidResourceHandle;
         }
         if (const std::shared_ptr<Capture> capture = stream.capture) {
-            invalidate(*capture);
             std::erase(capture->streams, &stream);
             if (capture->origin == &stream) {
                 end_capture(capture);
+            } else {
+                capture->left.insert(capture->left.end(), stream.tail.begin(), stream.tail.end());
             }
         }
         streams().live.erase(&stream);
@@ -388,12 +389,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* out) {
             throw Fault(cudaErrorStreamCaptureWrongThread,
                         "the capture was begun by another thread");
         }
-        bool unjoined = false;
+        std::vector<GraphNode*> ends = capture->left;
         for (const Stream* joined : capture->streams) {
-            for (GraphNode* node : joined->tail) {
-                unjoined = unjoined || !reaches(*node, stream.tail);
-            }
+            ends.insert(ends.end(), joined->tail.begin(), joined->tail.end());
         }
+        const bool unjoined = std::any_of(ends.begin(), ends.end(), [&](const GraphNode* node) {
+            return !reaches(*node, stream.tail);
+        });
         end_capture(capture);
         if (capture->invalid || unjoined) {
             if (capture->own_graph) {
