@@ -150,7 +150,7 @@ def test_structure_of_mask_functions() -> None:
         return structure and (structure.window_left, structure.window_right)
 
     segments = torch.zeros(1, 4, dtype=torch.long)
-    packed = m.packed_sequence_compatibility_function(m.causal_mask_function, segments, segments)
+    packed = m.and_masks(m.packed_sequence_mask_function(segments), m.causal_mask_function)
     assert bounds(m.causal_mask_function) == (-1, 0)
     assert bounds(m.bidirectional_mask_function) == (-1, -1)
     assert bounds(m.sliding_window_causal_mask_function(5)) == (4, 0)
@@ -160,12 +160,35 @@ def test_structure_of_mask_functions() -> None:
     assert bounds(m.chunked_causal_mask_function(4, torch.zeros(1))) is None
     assert bounds(m.or_masks(m.causal_mask_function, m.bidirectional_mask_function)) is None
     assert bounds(m.and_masks(m.causal_mask_function, lambda b, h, q, k: k > 2)) is None
-    assert bounds(m.remap_positions_for_packed_sequence(m.causal_mask_function, segments)) == (
-        -1,
-        0,
-    )
-    alone = m.and_masks(m.remap_positions_for_packed_sequence(m.causal_mask_function, segments))
-    assert bounds(alone) is None
+    if hasattr(m, "remap_positions_for_packed_sequence"):  # transformers < 5.18 needs no such part
+        remapped = m.remap_positions_for_packed_sequence(m.causal_mask_function, segments)
+        assert bounds(m.and_masks(remapped, m.packed_sequence_mask_function(segments))) == (-1, 0)
+        assert bounds(m.and_masks(remapped)) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "q_length", "kv_length"),
+    [("causal", 4, 3), ("window", 3, 8), ("causal", 3, 8), ("bidirectional", 3, 8)],
+)
+def test_masks_without_bottom_right_alignment(function: str, q_length: int, kv_length: int) -> None:
+    """From position 0: keys behind the last query are cut under a causal mask, else it is dense."""
+    m = transformers.masking_utils
+    functions = {
+        "causal": m.causal_mask_function,
+        "window": m.sliding_window_bidirectional_mask_function(2),
+        "bidirectional": m.bidirectional_mask_function,
+    }
+    extents = {"batch_size": 1, "q_length": q_length, "kv_length": kv_length, "q_offset": 0}
+    skips = {"allow_is_causal_skip": True, "allow_is_bidirectional_skip": True}
+    got = integration.attention_mask(mask_function=functions[function], **extents, **skips)
+    if (function, q_length) in {("causal", 4), ("window", 3)}:
+        dense = m.sdpa_mask(
+            mask_function=functions[function], allow_is_causal_skip=False, **extents
+        )
+        assert torch.equal(got, dense)
+    else:
+        assert got.shape == (1, q_length if function == "causal" else kv_length)
+        assert got.all()
 
 
 def test_a_mask_that_lost_its_layout_keeps_its_padding() -> None:
