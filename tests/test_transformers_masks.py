@@ -160,7 +160,7 @@ def test_structure_of_mask_functions() -> None:
     assert bounds(m.chunked_causal_mask_function(4, torch.zeros(1))) is None
     assert bounds(m.or_masks(m.causal_mask_function, m.bidirectional_mask_function)) is None
     assert bounds(m.and_masks(m.causal_mask_function, lambda b, h, q, k: k > 2)) is None
-    if hasattr(m, "remap_positions_for_packed_sequence"):  # transformers < 5.18 needs no such part
+    if hasattr(m, "remap_positions_for_packed_sequence"):  # transformers 5.17 has no such part
         remapped = m.remap_positions_for_packed_sequence(m.causal_mask_function, segments)
         assert bounds(m.and_masks(remapped, m.packed_sequence_mask_function(segments))) == (-1, 0)
         assert bounds(m.and_masks(remapped)) is None
