@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import limelight
+from limelight import runtime
 from limelight.cli.observe import backends_used
 from limelight.cli.sentences import QUESTIONS, SENTENCES
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
         default=None,
-        help="default: float16 on a GPU (kernels are 16-bit), float32 on a CPU",
+        help="default: float16 where kernels run (they are 16-bit), else float32",
     )
     parser.add_argument(
         "--sentences", type=int, default=len(SENTENCES), help="search only the first N"
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
             return 2
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = getattr(torch, arguments.dtype or ("float32" if device == "cpu" else "float16"))
+    has_kernels = runtime.capability(torch.device(device)) is not None
+    dtype = getattr(torch, arguments.dtype or ("float16" if has_kernels else "float32"))
     result = search(device, dtype, SENTENCES[: max(1, arguments.sentences)], arguments.top)
     print(json.dumps(result, indent=2) if arguments.json else as_text(result))
     return 0 if result["agrees"] else 1
@@ -77,6 +79,8 @@ def search(device: str, dtype: torch.dtype, sentences: tuple[str, ...], top: int
     batch = tokenizer(texts, padding=True, return_tensors="pt")
 
     def embed(attention: str, device: str, dtype: torch.dtype) -> tuple[Tensor, float]:
+        if sys.stderr.isatty():
+            print(f"embedding with {attention} attention in {dtype} ...", file=sys.stderr)
         model = transformers.AutoModel.from_pretrained(
             folder, attn_implementation=attention, dtype=dtype
         )
