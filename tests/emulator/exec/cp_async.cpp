@@ -48,6 +48,7 @@ struct CopyOp final : AsyncOp {
 struct State {
     uint64_t committed[kLanes] = {};
     uint64_t issued[kLanes] = {};
+    uint64_t handed_over[kLanes] = {};  // copies with a lower number belong to an mbarrier
     std::deque<std::shared_ptr<CopyOp>> unwaited;
     check::Channel channel;
     bool opened = false;
@@ -244,7 +245,9 @@ bool hook_finished(Warp& w, int lane, uint64_t mark) {
 }
 
 uint64_t hook_mark(Warp& w, int lane) {
-    return state(w).issued[lane];
+    State& s = state(w);
+    s.handed_over[lane] = s.issued[lane];
+    return s.issued[lane];
 }
 
 check::Channel* hook_channel(Warp& w) {
@@ -341,10 +344,13 @@ std::string unfinished_copies(Warp& w, uint32_t lanes) {
     if (!w.slots.has(kSlotCpAsync)) {
         return {};
     }
-    for (const auto& op : state(w).unwaited) {
-        if (op->lane_mask & lanes) {
-            return op->describe() + " issued at " +
-                   w.where(op->pc, __builtin_ctz(op->lane_mask & lanes));
+    const State& s = state(w);
+    for (const auto& op : s.unwaited) {
+        for (uint32_t left = op->lane_mask & lanes; left; left &= left - 1) {
+            const int lane = __builtin_ctz(left);
+            if (op->number[lane] >= s.handed_over[lane]) {
+                return op->describe() + " issued at " + w.where(op->pc, lane);
+            }
         }
     }
     return {};
