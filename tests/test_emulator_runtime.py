@@ -58,6 +58,11 @@ def test_program(name: str, arch: str) -> None:
     assert done.stdout.splitlines()[-1] == "ok"
 
 
+@pytest.mark.parametrize("schedule", ["fair", "early", "late", "random"])
+def test_copies_outlive_their_thread(schedule: str) -> None:
+    emu.compile_and_run(PROGRAMS / "async_copy.cu", schedule=schedule).check()
+
+
 def test_device_printf() -> None:
     done = emu.compile_and_run(PROGRAMS / "compute.cu").check()
     for block in (0, 1):
