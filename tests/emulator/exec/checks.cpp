@@ -24,11 +24,16 @@ void visit_registers(const ptx::Operand& o, bool write,
     }
 }
 
-// The registers of wgmma operands, and who else names them.
+bool is_tensor_load(const ptx::Statement& s) {
+    return s.parts[0] == "tcgen05" && s.parts.size() > 1 && s.parts[1] == "ld";
+}
+
+// The registers of wgmma operands and of tcgen05.ld, and who else names them.
 std::vector<std::vector<LaunchChecks::RegisterUse>> register_uses(const Program& program) {
     std::set<std::pair<const ptx::Function*, uint32_t>> watched;
     for (const Source& source : program.sources) {
-        if (source.statement != nullptr && source.statement->parts[0] == "wgmma") {
+        if (source.statement != nullptr &&
+            (source.statement->parts[0] == "wgmma" || is_tensor_load(*source.statement))) {
             for (const ptx::Operand& o : source.statement->operands) {
                 if (o.kind == ptx::Operand::Kind::vector) {
                     visit_registers(o, false, [&](uint32_t reg, bool) {
@@ -45,7 +50,7 @@ std::vector<std::vector<LaunchChecks::RegisterUse>> register_uses(const Program&
     uses.resize(program.sources.size());
     for (size_t pc = 0; pc < uses.size(); ++pc) {
         const ptx::Statement* s = program.sources[pc].statement;
-        if (s == nullptr || s->parts[0] == "wgmma") {
+        if (s == nullptr || s->parts[0] == "wgmma" || is_tensor_load(*s)) {
             continue;
         }
         const bool stores =

@@ -249,7 +249,7 @@ Handler fast(Type d, Type s, const Mode& m, int register_bytes) {
     if (d == Type::s32 && s == Type::f32 && m.integral && m.round == Round::rz) {
         return map1<int32_t, float, F32ToS32>;
     }
-    if (register_bytes == 8 && ptx::bytes_of(d) == 8) {
+    if (register_bytes == 8 && ptx::bytes_of(d) == 8 && !ptx::is_float(d)) {
         if (s == Type::u32) {
             return map1<uint64_t, uint32_t, To<uint64_t, uint32_t>>;
         }

@@ -235,9 +235,16 @@ void observe_registers(Warp& w) {
     if (all == nullptr || all->uses.empty()) {
         return;
     }
-    const check::InFlightRegisters& in_flight = w.slots.get<WarpWgmma>(kSlotWgmma).in_flight;
+    const WarpWgmma& mine = w.slots.get<WarpWgmma>(kSlotWgmma);
+    const check::InFlightRegisters& in_flight = mine.in_flight;
     for (const LaunchChecks::RegisterUse& use : all->uses[w.here()]) {
         uint32_t wgmma = 0;
+        if (mine.loads.conflict(use.reg, use.write, &wgmma)) {
+            w.fail(fault::kLaunchFailure,
+                   "register " + all->program.sources[w.here()].function->registers[use.reg].name +
+                       " is the destination of a tcgen05.ld in flight (" + w.where(wgmma, -1) +
+                       "): tcgen05.wait::ld is missing");
+        }
         if (in_flight.conflict(use.reg, use.write, &wgmma)) {
             throw check::InFlightRegisters::fault(
                 all->info, site_of(w, w.here(), -1),

@@ -7,6 +7,7 @@
 #include "exec/async_support.h"
 #include "exec/tcgen05_mma.h"
 #include "exec/tcgen05_state.h"
+#include "exec/wgmma_state.h"
 #include "runtime/counters.h"
 
 namespace emu {
@@ -179,6 +180,7 @@ struct MoveCode {
     int num = 1, split = 0;
     AddressRef address;
     std::vector<Ref> regs;
+    std::vector<uint32_t> indices;  // into Function::registers
 };
 
 struct MoveOp : AsyncOp {
@@ -253,6 +255,13 @@ void run_move(Warp& w, const Instr& i, uint32_t active) {
     op->address = address;
     WarpMoves& moves = w.slots.get<WarpMoves>(kSlotTcgen05);
     (c.store ? moves.stores : moves.loads).push_back(op);
+    if (!c.store && (w.checks & kCheckAsync)) {
+        WarpWgmma& mine = w.slots.get<WarpWgmma>(kSlotWgmma);
+        for (const uint32_t reg : c.indices) {
+            mine.loads.add(reg, true, mine.load_batch, w.here());
+        }
+        w.watching = true;
+    }
     w.cluster->async.submit(*w.cluster, op);
 }
 
@@ -268,6 +277,11 @@ void run_wait(Warp& w, const Instr& i, uint32_t active) {
         }
     }
     ops.clear();
+    if (!i.small && (w.checks & kCheckAsync)) {
+        WarpWgmma& mine = w.slots.get<WarpWgmma>(kSlotWgmma);
+        mine.loads.retire(mine.load_batch++);
+        w.watching = !mine.in_flight.empty();
+    }
 }
 
 // ---- commit
@@ -275,9 +289,11 @@ void run_wait(Warp& w, const Instr& i, uint32_t active) {
 struct CommitOp : TcOp {
     std::vector<uint32_t> barriers;
     uint32_t epoch = 0;
+    check::Clocks known;  // by the committing warp: the arrival hands it over
     void perform(Cluster& cluster) override {
         for (const uint32_t barrier : barriers) {
             if (check::ClusterRaces* races = races_of(cluster)) {
+                barrier_state(cluster, barrier).sync.pending.join(known);
                 if (pipeline->opened) {
                     races->arrive_channel(barrier_state(cluster, barrier).sync, pipeline->channel,
                                           epoch);
@@ -311,6 +327,9 @@ void run_commit(Warp& w, const Instr& i, uint32_t active) {
             barrier_word(w, b, lane);
         }
         op->epoch = t.pipeline.epochs;
+        if (check::ClusterRaces* races = races_of(*w.cluster)) {
+            races->release(w.agent, op->known);
+        }
         tc_submit(w, t, op, lane);
     });
 }
@@ -423,6 +442,9 @@ Instr decode_move(const ptx::Statement& s, DecodeContext& ctx, bool store) {
     const ptx::Operand& data = ctx.operand(store ? k : 0);
     const auto add = [&](const ptx::Operand& o) {
         c.regs.push_back(store ? ctx.source(o, ptx::Type::b32) : ctx.target(o, ptx::Type::b32));
+        if (o.kind == ptx::Operand::Kind::reg) {
+            c.indices.push_back(static_cast<uint32_t>(o.reg));
+        }
     };
     if (data.kind == ptx::Operand::Kind::vector) {
         for (const ptx::Operand& item : data.items) {

@@ -303,7 +303,7 @@ void run_wait(Warp& w, const Instr& i, uint32_t active) {
     mine.groups.erase(mine.groups.begin(), mine.groups.begin() + static_cast<long>(done));
     if (w.checks & kCheckAsync) {
         mine.in_flight.retire(mine.batch - mine.groups.size() - 1);
-        w.watching = !mine.in_flight.empty();
+        w.watching = !mine.in_flight.empty() || !mine.loads.empty();
     }
 }
 
