@@ -208,9 +208,13 @@ check::Site site_of(const Warp& warp, uint32_t pc, int lane) {
 }
 
 const check::LaunchInfo& info_of(const Warp& warp) {
-    static const check::LaunchInfo unknown;
-    const LaunchChecks* c = checks_of(*warp.launch);
-    return c != nullptr ? c->info : unknown;
+    if (const LaunchChecks* c = checks_of(*warp.launch)) {
+        return c->info;
+    }
+    // With all checks off there are still faults to place: trap, assert, shared memory.
+    static thread_local std::unique_ptr<LaunchChecks> made;
+    made = std::make_unique<LaunchChecks>(*warp.launch);
+    return made->info;
 }
 
 void check_global_range(Warp& warp, uint32_t pc, uint64_t address, uint64_t bytes, bool write,
