@@ -3,8 +3,8 @@
 
 FlashAttention (Dao et al., 2022, arXiv 2205.14135, theorem 2): with M bytes of fast memory a
 pass over K and V serves Theta(M / d) rows of q. Here a pass serves block_q rows, so the kernel
-reads K and V ceil(N / block_q) times. The small tiles of headdim 128 have two sizes of block_q, 128 in
-the plain kernel and 64 in the score-change kernel (csrc/sm80/fwd_tiles.h).
+reads K and V ceil(N / block_q) times. The small tiles of headdim 128 have two sizes of block_q:
+128 in the plain kernel and 64 in the score-change kernel (csrc/sm80/fwd_tiles.h).
 """
 
 from __future__ import annotations
