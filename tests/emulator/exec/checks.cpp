@@ -43,6 +43,24 @@ std::vector<std::vector<LaunchChecks::RegisterUse>> register_uses(const Program&
             }
         }
     }
+    // A mov renames: who reads its destination reads the load.
+    for (size_t before = 0; before != watched.size();) {
+        before = watched.size();
+        for (const Source& source : program.sources) {
+            if (source.statement == nullptr || source.statement->parts[0] != "mov") {
+                continue;
+            }
+            bool reads = false;
+            visit_registers(source.statement->operands[1], false, [&](uint32_t reg, bool) {
+                reads |= watched.count({source.function, reg}) != 0;
+            });
+            if (reads) {
+                visit_registers(source.statement->operands[0], true, [&](uint32_t reg, bool) {
+                    watched.insert({source.function, reg});
+                });
+            }
+        }
+    }
     std::vector<std::vector<LaunchChecks::RegisterUse>> uses;
     if (watched.empty()) {
         return uses;

@@ -3,6 +3,7 @@
 
 #include "check/barriers.h"
 #include "exec/checks.h"
+#include "exec/tcgen05_state.h"
 #include "exec/wgmma_state.h"
 #include "runtime/counters.h"
 
@@ -240,6 +241,11 @@ void observe_registers(Warp& w) {
     for (const LaunchChecks::RegisterUse& use : all->uses[w.here()]) {
         uint32_t wgmma = 0;
         if (mine.loads.conflict(use.reg, use.write, &wgmma)) {
+            const ptx::Statement& s = *all->program.sources[w.here()].statement;
+            if (s.parts[0] == "mov" && !use.write) {
+                tcgen05_rename(w, s);
+                return;
+            }
             w.fail(fault::kLaunchFailure,
                    "register " + all->program.sources[w.here()].function->registers[use.reg].name +
                        " is the destination of a tcgen05.ld in flight (" + w.where(wgmma, -1) +

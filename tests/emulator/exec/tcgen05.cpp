@@ -263,6 +263,10 @@ void run_move(Warp& w, const Instr& i, uint32_t active) {
         w.watching = true;
     }
     w.cluster->async.submit(*w.cluster, op);
+    // Without the register check nothing sees the renames that nvcc puts before the wait.
+    if (!c.store && !(w.checks & kCheckAsync) && !op->done) {
+        w.cluster->async.finish(*w.cluster, *op);
+    }
 }
 
 void run_wait(Warp& w, const Instr& i, uint32_t active) {
@@ -283,6 +287,28 @@ void run_wait(Warp& w, const Instr& i, uint32_t active) {
         w.watching = !mine.in_flight.empty();
     }
 }
+
+}  // namespace
+
+void tcgen05_rename(Warp& w, const ptx::Statement& mov) {
+    for (const std::shared_ptr<MoveOp>& op : w.slots.get<WarpMoves>(kSlotTcgen05).loads) {
+        if (!op->done) {
+            w.cluster->async.finish(*w.cluster, *op);
+        }
+    }
+    WarpWgmma& mine = w.slots.get<WarpWgmma>(kSlotWgmma);
+    const auto mark = [&](const ptx::Operand& o) {
+        if (o.kind == ptx::Operand::Kind::reg) {
+            mine.loads.add(static_cast<uint32_t>(o.reg), true, mine.load_batch, w.here());
+        }
+    };
+    mark(mov.operands[0]);
+    for (const ptx::Operand& item : mov.operands[0].items) {
+        mark(item);
+    }
+}
+
+namespace {
 
 // ---- commit
 

@@ -39,6 +39,10 @@ struct CtaTensorMemory {
     TcPipeline pipeline;
 };
 
+// A mov reads a destination of a tcgen05.ld in flight. nvcc places such renames before the wait, so
+// the loads complete now and the destinations of the mov count as in flight in their place.
+void tcgen05_rename(Warp& w, const ptx::Statement& mov);
+
 // At the end of a CTA: faults when columns are still allocated (check tmem).
 void tcgen05_at_exit(Cta& cta, Warp& last);
 
