@@ -47,6 +47,7 @@ void Allocations::add(uint64_t base, uint64_t bytes, MemoryKind kind, std::strin
                       bool read_only) {
     std::unique_lock lock(mutex_);
     live_[base] = Allocation{base, bytes, kind, read_only, std::move(name)};
+    longest_ = std::max(longest_, bytes);
     for (auto it = freed_.begin(); it != freed_.end();) {
         const bool overlaps =
             it->second.base < base + bytes && base < it->second.base + it->second.bytes;
@@ -74,9 +75,12 @@ bool Allocations::remove(uint64_t base) {
 bool Allocations::find(uint64_t address, uint64_t bytes, Allocation* out) const {
     std::shared_lock lock(mutex_);
     auto it = live_.upper_bound(address);
-    // Registered host tensors may overlap (views of one storage): look a few allocations back.
-    for (int tries = 0; it != live_.begin() && tries < 16; ++tries) {
+    // Registered host tensors may overlap (views of one storage): the holder may begin far before.
+    while (it != live_.begin()) {
         --it;
+        if (address - it->first >= longest_) {
+            break;
+        }
         const Allocation& a = it->second;
         if (address - a.base < a.bytes && bytes <= a.bytes - (address - a.base)) {
             if (out != nullptr) {

@@ -99,6 +99,7 @@ class Allocations {
 
     mutable std::shared_mutex mutex_;
     std::map<uint64_t, Allocation> live_;
+    uint64_t longest_ = 0;  // bytes of the longest allocation so far
     std::map<uint64_t, Allocation>
         freed_;  // by base; an entry goes when a new allocation overlaps it
     std::atomic<uint64_t> version_{0};

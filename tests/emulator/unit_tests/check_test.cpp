@@ -451,6 +451,15 @@ void test_memory() {
     expect_fault("null", fault::kIllegalAddress, "null pointer",
                  [&] { throw a.fault(launch, site, 8, 4, false); });
 
+    // A storage and many views that begin inside it: an address that only the storage holds is
+    // still found.
+    a.add(uint64_t{1} << 40, 4096, MemoryKind::HostRegistered, "storage");
+    for (uint64_t v = 1; v <= 40; ++v) {
+        a.add((uint64_t{1} << 40) + 16 * v, 16, MemoryKind::HostRegistered, "view");
+    }
+    expect(a.find((uint64_t{1} << 40) + 4000, 64), "the storage behind the views");
+    expect(!a.find((uint64_t{1} << 40) + 4000, 128), "past the storage");
+
     InitMap init;
     init.reset(4096);
     uint32_t offset[32];
