@@ -71,3 +71,45 @@ def test_a_wrong_answer_is_seen() -> None:
     assert exact.agrees(exact.expected.copy()) == ""
     off = bounded.expected * np.float32(1 + 2.0**-20)
     assert "differ" in bounded.agrees(off)
+
+
+TENSOR_LOAD = """
+#include <cstdint>
+#include <cstdio>
+__global__ void load(float* out) {
+    __shared__ uint32_t at;
+    const uint32_t slot = static_cast<uint32_t>(__cvta_generic_to_shared(&at));
+    asm volatile("tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [%0], 32;" ::"r"(slot));
+    __syncwarp();
+    const uint32_t base = at;
+    asm volatile("tcgen05.st.sync.aligned.32x32b.x1.b32 [%0], {%1};" ::"r"(base), "r"(0x40400000));
+    asm volatile("tcgen05.wait::st.sync.aligned;" ::: "memory");
+    uint32_t bits;
+    asm volatile("tcgen05.ld.sync.aligned.32x32b.x1.b32 {%0}, [%1];" : "=r"(bits) : "r"(base));
+    const float value = __uint_as_float(bits);  // a rename, which nvcc may put before the wait
+    if (WAIT) asm volatile("tcgen05.wait::ld.sync.aligned;" ::: "memory");
+    out[threadIdx.x] = value + 1;
+    asm volatile("tcgen05.dealloc.cta_group::1.sync.aligned.b32 %0, 32;" ::"r"(base));
+}
+int main() {
+    float* out;
+    float host[32];
+    cudaMalloc(&out, sizeof host);
+    load<<<1, 32>>>(out);
+    const cudaError_t error = cudaMemcpy(host, out, sizeof host, cudaMemcpyDeviceToHost);
+    std::printf("%s %g", cudaGetErrorName(error), host[31]);
+}
+"""
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_missing_wait_for_a_tensor_load_is_named(schedule: str) -> None:
+    def ran(wait: int) -> Any:
+        return run.emulator_tools.compile_and_run(
+            TENSOR_LOAD, "sm_100a", flags=(f"-DWAIT={wait}",), schedule=schedule
+        )
+
+    assert ran(1).stdout == "cudaSuccess 4"
+    planted = ran(0)
+    assert planted.stdout.startswith("cudaErrorLaunchFailure")
+    assert "tcgen05.wait::ld is missing" in planted.stderr
