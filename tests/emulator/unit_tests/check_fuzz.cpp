@@ -75,6 +75,7 @@ struct Program {
     struct Copy {
         AsyncOp op;
         int issued;  // the issuer's node
+        int node;
     };
     struct Mbarrier {
         MbarrierSync sync;
@@ -239,7 +240,7 @@ struct Program {
             Mbarrier& m = mbarriers[c][pick(2)];
             step_to(c, a);
             const int op_node = graph.node({last[c][a]});
-            Copy copy{r.begin(a, m.sync.channel, what, Proxy::Async), last[c][a]};
+            Copy copy{r.begin(a, m.sync.channel, what, Proxy::Async), last[c][a], op_node};
             const uint32_t n = 1 + pick(kBytes - offset);
             access({op_node, true, true, false, false, uint64_t{c} << 32 | offset,
                     (uint64_t{c} << 32 | offset) + n - 1, 0},
@@ -251,6 +252,11 @@ struct Program {
             Mbarrier& m = mbarriers[c][pick(2)];
             if (!m.copies.empty()) {
                 const uint32_t i = pick(static_cast<uint32_t>(m.copies.size()));
+                if (pick(2) == 0) {  // it writes once more, long after its issue
+                    access({m.copies[i].node, true, true, false, false, uint64_t{c} << 32 | offset,
+                            (uint64_t{c} << 32 | offset) + bytes - 1, 0},
+                           [&] { r.shared_range(m.copies[i].op, Op::Write, offset, bytes); });
+                }
                 r.finish(m.copies[i].op);
                 m.finished[m.copies[i].op.epoch - 1] = 1;
                 m.pending.push_back(m.copies[i].issued);
