@@ -14,6 +14,14 @@ LIMELIGHT_DEVICE void cp_async_16(uint32_t smem, const void* global, bool valid)
                  : "memory");
 }
 
+// Copies 4 bytes; an invalid source writes zeros and reads nothing.
+LIMELIGHT_DEVICE void cp_async_4(uint32_t smem, const void* global, bool valid) {
+    const int source_bytes = valid ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(smem), "l"(global),
+                 "r"(source_bytes)
+                 : "memory");
+}
+
 LIMELIGHT_DEVICE void cp_async_commit() {
     asm volatile("cp.async.commit_group;\n" ::: "memory");
 }

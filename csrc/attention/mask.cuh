@@ -45,4 +45,25 @@ struct KvBlocks {
     LIMELIGHT_DEVICE bool full(int block) const { return block >= full_begin && block < full_end; }
 };
 
+// The same from the side of the keys [k_begin, k_end): q blocks [begin, end) that hold rows which
+// see one of them.
+struct QBlocks {
+    int begin;
+    int end;
+
+    LIMELIGHT_DEVICE QBlocks(const Mask& mask, int seqlen_q, int k_begin, int k_end, int block_q) {
+        const int first_row = max(0, k_begin - mask.shift - mask.params.window_ahead);
+        const int end_row = min(seqlen_q, k_end - mask.shift + mask.params.window_behind);
+        begin = first_row / block_q;
+        end = ceil_div(max(end_row, 0), block_q);
+    }
+};
+
+// Whether each row of [q_begin, q_end) sees each key of [k_begin, k_end), all of them existing.
+LIMELIGHT_DEVICE bool sees_whole(const Mask& mask, int seqlen_q, int q_begin, int q_end,
+                                 int k_begin, int k_end) {
+    return q_end <= seqlen_q && mask.first_column(q_end - 1) <= k_begin &&
+           k_end <= mask.end_column(q_begin);
+}
+
 }  // namespace limelight

@@ -16,6 +16,16 @@ struct FwdParams : AttentionParams {
     int32_t num_q_blocks;   // tiles of kBlockQ rows in the longest sequence
 };
 
+// What a backward kernel receives beside that; num_q_blocks and num_kv_blocks count the tiles of
+// its own kernel.
+struct BwdParams : FwdParams, AttentionGradients {
+    float* delta;     // rowsum(dO * O) - dLSE; 0 for rows that saw no key
+    float* lse_log2;  // lse in base 2; +inf for rows that saw no key, which makes their P zero
+    int64_t statistics_batch_stride;  // of delta and lse_log2, whose rows are contiguous
+    int64_t statistics_head_stride;
+    int32_t num_kv_blocks;
+};
+
 // More tokens than a sequence can have; window bounds and lengths stay below it.
 constexpr int32_t kMaxSeqlen = 1 << 28;
 

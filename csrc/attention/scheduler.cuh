@@ -36,6 +36,7 @@ struct Sequence {
     int q_extent;  // rows of q that exist
     int seqlen_q;  // rows of q that take part: the others get out = 0, lse = -inf
     int seqlen_k;  // keys that take part
+    int k_extent;  // rows of k that exist
 };
 
 LIMELIGHT_DEVICE Sequence sequence_of(const FwdParams& params, int batch) {
@@ -52,13 +53,14 @@ LIMELIGHT_DEVICE Sequence sequence_of(const FwdParams& params, int batch) {
     if (params.cu_seqlens_k != nullptr) {
         s.k_row = params.cu_seqlens_k[batch];
         s.k_batch = 0;
-        s.seqlen_k = params.cu_seqlens_k[batch + 1] - static_cast<int>(s.k_row);
+        s.k_extent = params.cu_seqlens_k[batch + 1] - static_cast<int>(s.k_row);
     } else {
         s.k_row = 0;
         s.k_batch = batch;
-        s.seqlen_k = params.seqlen_k;
+        s.k_extent = params.seqlen_k;
     }
     s.seqlen_q = s.q_extent;
+    s.seqlen_k = s.k_extent;
     if (params.seqused_q != nullptr) {
         s.seqlen_q = min(s.q_extent, params.seqused_q[batch]);
     }

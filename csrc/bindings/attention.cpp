@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "bindings/attention.h"
 
+#include <algorithm>
 #include <string>
 
 #include "bindings/tensor.h"
@@ -99,21 +100,37 @@ void fill_bias(AttentionParams& params, const py::handle& object) {
     params.bias_strides = {strides[0], strides[1], strides[2], strides[3]};
 }
 
-void attention_forward(const py::object& q_object, const py::object& k_object,
-                       const py::object& v_object, const py::object& out_object,
-                       const py::object& lse_object, const py::object& cu_seqlens_q,
-                       const py::object& cu_seqlens_k, const py::object& seqused_q,
-                       const py::object& seqused_k, const py::object& alibi_slopes,
-                       const py::object& sink, const py::object& bias, float softmax_scale,
-                       bool causal, int window_left, int window_right, float softcap,
-                       int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
-    const bool varlen_q = !cu_seqlens_q.is_none();
-    const bool varlen_k = !cu_seqlens_k.is_none();
-    const TensorView q = view(q_object, "q");
-    const TensorView k = view(k_object, "k");
-    const TensorView v = view(v_object, "v");
-    const TensorView out = view(out_object, "out");
-    const TensorView lse = view(lse_object, "lse");
+// The arguments that forward and backward share, in the order of the Python functions.
+struct Call {
+    const py::object& q;
+    const py::object& k;
+    const py::object& v;
+    const py::object& out;
+    const py::object& lse;
+    const py::object& cu_seqlens_q;
+    const py::object& cu_seqlens_k;
+    const py::object& seqused_q;
+    const py::object& seqused_k;
+    const py::object& alibi_slopes;
+    const py::object& sink;
+    const py::object& bias;
+    float softmax_scale;
+    bool causal;
+    int window_left;
+    int window_right;
+    float softcap;
+    int max_seqlen_q;
+    int max_seqlen_k;
+};
+
+AttentionParams read_call(const Call& call) {
+    const bool varlen_q = !call.cu_seqlens_q.is_none();
+    const bool varlen_k = !call.cu_seqlens_k.is_none();
+    const TensorView q = view(call.q, "q");
+    const TensorView k = view(call.k, "k");
+    const TensorView v = view(call.v, "v");
+    const TensorView out = view(call.out, "out");
+    const TensorView lse = view(call.lse, "lse");
 
     AttentionParams params;
     params.dtype = element_dtype(q, "q");
@@ -131,10 +148,10 @@ void attention_forward(const py::object& q_object, const py::object& k_object,
     params.heads_kv = static_cast<int32_t>(k.shape[k.ndim - 2]);
     params.headdim = static_cast<int32_t>(q.shape[q.ndim - 1]);
     params.headdim_v = static_cast<int32_t>(v.shape[v.ndim - 1]);
-    params.seqlen_q = varlen_q ? max_seqlen_q : static_cast<int32_t>(q.shape[1]);
-    params.seqlen_k = varlen_k ? max_seqlen_k : static_cast<int32_t>(k.shape[1]);
+    params.seqlen_q = varlen_q ? call.max_seqlen_q : static_cast<int32_t>(q.shape[1]);
+    params.seqlen_k = varlen_k ? call.max_seqlen_k : static_cast<int32_t>(k.shape[1]);
     if (varlen_q) {
-        params.batch = static_cast<int32_t>(view(cu_seqlens_q, "cu_seqlens_q").shape[0] - 1);
+        params.batch = static_cast<int32_t>(view(call.cu_seqlens_q, "cu_seqlens_q").shape[0] - 1);
     } else {
         params.batch = static_cast<int32_t>(q.shape[0]);
     }
@@ -160,48 +177,106 @@ void attention_forward(const py::object& q_object, const py::object& k_object,
     params.lse_batch_stride = varlen_q ? 0 : lse.stride[0];
     params.lse_head_stride = lse.stride[lse.ndim - 2];
 
-    params.cu_seqlens_q = lengths(cu_seqlens_q, "cu_seqlens_q", int64_t{params.batch} + 1);
-    params.cu_seqlens_k = lengths(cu_seqlens_k, "cu_seqlens_k", int64_t{params.batch} + 1);
-    params.seqused_q = lengths(seqused_q, "seqused_q", params.batch);
-    params.seqused_k = lengths(seqused_k, "seqused_k", params.batch);
-    fill_alibi(params, alibi_slopes);
-    fill_sink(params, sink);
-    fill_bias(params, bias);
-    params.softmax_scale = softmax_scale;
-    params.causal = causal;
-    params.window_left = window_left;
-    params.window_right = window_right;
-    params.softcap = softcap;
+    params.cu_seqlens_q = lengths(call.cu_seqlens_q, "cu_seqlens_q", int64_t{params.batch} + 1);
+    params.cu_seqlens_k = lengths(call.cu_seqlens_k, "cu_seqlens_k", int64_t{params.batch} + 1);
+    params.seqused_q = lengths(call.seqused_q, "seqused_q", params.batch);
+    params.seqused_k = lengths(call.seqused_k, "seqused_k", params.batch);
+    fill_alibi(params, call.alibi_slopes);
+    fill_sink(params, call.sink);
+    fill_bias(params, call.bias);
+    params.softmax_scale = call.softmax_scale;
+    params.causal = call.causal;
+    params.window_left = call.window_left;
+    params.window_right = call.window_right;
+    params.softcap = call.softcap;
+    return params;
+}
+
+// The view of a gradient, which has the shape and dtype of the tensor that it belongs to.
+TensorView gradient(const py::object& object, const char* name, const TensorView& like,
+                    const char* like_name) {
+    const TensorView view = bindings::view(object, name);
+    expect(view.dtype == like.dtype, name, std::string("must have the dtype of ") + like_name);
+    expect(view.ndim == like.ndim && std::equal(view.shape, view.shape + view.ndim, like.shape),
+           name, std::string("must have the shape of ") + like_name);
+    return view;
+}
+
+// A contiguous float32 tensor of `count` elements.
+float* contiguous_floats(const TensorView& tensor, const char* name, int64_t count) {
+    require(tensor, name, ScalarType::kFloat32, -1);
+    int64_t elements = 1;
+    for (int i = tensor.ndim - 1; i >= 0; --i) {
+        expect(tensor.stride[i] == elements || tensor.shape[i] <= 1, name, "must be contiguous");
+        elements *= tensor.shape[i];
+    }
+    expect(elements == count, name,
+           "has " + std::to_string(elements) + " elements, allowed: " + std::to_string(count));
+    return static_cast<float*>(tensor.data);
+}
+
+void attention_forward(const py::object& q, const py::object& k, const py::object& v,
+                       const py::object& out, const py::object& lse, const py::object& cu_seqlens_q,
+                       const py::object& cu_seqlens_k, const py::object& seqused_q,
+                       const py::object& seqused_k, const py::object& alibi_slopes,
+                       const py::object& sink, const py::object& bias, float softmax_scale,
+                       bool causal, int window_left, int window_right, float softcap,
+                       int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
+    const AttentionParams params =
+        read_call({q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+                   alibi_slopes, sink, bias, softmax_scale, causal, window_left, window_right,
+                   softcap, max_seqlen_q, max_seqlen_k});
     raise(limelight::attention_forward(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 
-py::list kernels() {
-    int count = 0;
-    const KernelInfo* const infos = attention_forward_kernels(&count);
-    py::list result;
-    for (int i = 0; i < count; ++i) {
-        const KernelInfo& info = infos[i];
-        py::dict entry;
-        entry["name"] = info.name;
-        entry["op"] = info.op;
-        entry["family"] = info.family;
-        entry["headdim"] = info.headdim;
-        entry["block_q"] = info.block_q;
-        entry["block_kv"] = info.block_kv;
-        entry["warps"] = info.warps;
-        entry["stages"] = info.stages;
-        entry["smem_bytes"] = info.smem_bytes;
-        entry["tiles"] = info.tiles;
-        result.append(entry);
+void attention_backward(const py::object& dout_object, const py::object& dlse_object,
+                        const py::object& dq_object, const py::object& dk_object,
+                        const py::object& dv_object, const py::object& workspace,
+                        const py::object& q, const py::object& k, const py::object& v,
+                        const py::object& out, const py::object& lse,
+                        const py::object& cu_seqlens_q, const py::object& cu_seqlens_k,
+                        const py::object& seqused_q, const py::object& seqused_k,
+                        const py::object& alibi_slopes, const py::object& sink,
+                        const py::object& bias, float softmax_scale, bool causal, int window_left,
+                        int window_right, float softcap, int max_seqlen_q, int max_seqlen_k,
+                        uintptr_t stream) {
+    AttentionBackwardParams params;
+    static_cast<AttentionParams&>(params) =
+        read_call({q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
+                   alibi_slopes, sink, bias, softmax_scale, causal, window_left, window_right,
+                   softcap, max_seqlen_q, max_seqlen_k});
+    const bool varlen_q = params.cu_seqlens_q != nullptr;
+    const bool varlen_k = params.cu_seqlens_k != nullptr;
+    const TensorView dout = gradient(dout_object, "dout", view(out, "out"), "out");
+    const TensorView dq = gradient(dq_object, "dq", view(q, "q"), "q");
+    const TensorView dk = gradient(dk_object, "dk", view(k, "k"), "k");
+    const TensorView dv = gradient(dv_object, "dv", view(v, "v"), "v");
+    params.dout = dout.data;
+    params.dq = dq.data;
+    params.dk = dk.data;
+    params.dv = dv.data;
+    params.dout_strides = strides_of(dout, "dout", varlen_q);
+    params.dq_strides = strides_of(dq, "dq", varlen_q);
+    params.dk_strides = strides_of(dk, "dk", varlen_k);
+    params.dv_strides = strides_of(dv, "dv", varlen_k);
+
+    params.total_q = varlen_q ? dq.shape[0] : 0;
+    const int64_t head_rows = varlen_q ? params.total_q : params.seqlen_q;
+    const int64_t rows = head_rows * params.heads_q * (varlen_q ? 1 : params.batch);
+    if (const auto dlse = optional_view(dlse_object, "dlse")) {
+        params.dlse = contiguous_floats(*dlse, "dlse", rows);
+        params.dlse_head_stride = head_rows;
+        params.dlse_batch_stride = varlen_q ? 0 : head_rows * params.heads_q;
     }
-    return result;
+    params.workspace = contiguous_floats(view(workspace, "workspace"), "workspace", 2 * rows);
+    raise(limelight::attention_backward(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 
 }  // namespace
 
 void bind_attention(py::module_& module) {
     module.def("attention_forward", &attention_forward);
-    module.def("kernels", &kernels);
+    module.def("attention_backward", &attention_backward);
 }
 
 }  // namespace limelight::bindings

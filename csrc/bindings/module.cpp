@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "bindings/attention.h"
+#include "bindings/kernels.h"
 #include "limelight/limelight.h"
 
 namespace py = pybind11;
@@ -53,6 +54,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_core, module) {
     limelight::bindings::bind_attention(module);
+    limelight::bindings::bind_kernels(module);
     module.def("device", &device, py::arg("index"));
     module.def("build_info", &build_info);
 }

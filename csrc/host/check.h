@@ -12,4 +12,8 @@ Status check_attention(const AttentionParams& params);
 // Limits of the kernels of csrc/sm80: features they lack, alignment of cp.async.
 Status check_sm80_forward(const AttentionParams& params);
 
+// The same for a backward call.
+Status check_backward(const AttentionBackwardParams& params);
+Status check_sm80_backward(const AttentionBackwardParams& params);
+
 }  // namespace limelight

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "host/check.h"
+#include "host/derive.h"
 #include "host/device.h"
 #include "host/launch.h"
 #include "limelight/limelight.h"
@@ -12,26 +13,6 @@
 namespace limelight {
 
 namespace {
-
-constexpr float kLog2e = 1.4426950408889634f;
-
-// Wider than any sequence, yet the sums of the mask stay in 32 bits.
-constexpr int32_t kUnbounded = 2 * kMaxSeqlen;
-
-FwdParams derive(const AttentionParams& call) {
-    const auto window = [](int32_t width) {
-        return width < 0 ? kUnbounded : std::min(width, kUnbounded);
-    };
-    FwdParams params{};
-    static_cast<AttentionParams&>(params) = call;
-    params.scale_log2 = call.softmax_scale * kLog2e;
-    params.softcap_log2 = call.softcap * kLog2e;
-    params.softcap_inner = call.softcap > 0.0f ? call.softmax_scale / call.softcap : 0.0f;
-    params.window_behind = window(call.window_left);
-    params.window_ahead = call.causal ? 0 : window(call.window_right);
-    params.heads_per_kv = call.heads_q / call.heads_kv;
-    return params;
-}
 
 using LaunchFwd = Status (*)(FwdParams, cudaStream_t);
 
@@ -101,7 +82,7 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     const auto row =
         std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows),
                      [&](const Sm80Row& candidate) { return candidate.headdim >= headdim; });
-    return (large ? row->large : row->small)(derive(params), stream);
+    return (large ? row->large : row->small)(derive_forward(params), stream);
 }
 
 size_t attention_forward_workspace(const AttentionParams&) {

@@ -13,6 +13,14 @@ namespace limelight::sm80 {
 template <int kHeadDim, Tiles kTiles>
 Status launch_fwd(FwdParams params, cudaStream_t stream);
 
+// Launches the kernel that every backward call starts with; instantiated in bwd_prepare.cu.
+template <Tiles kTiles>
+Status launch_bwd_prepare(BwdParams params, cudaStream_t stream);
+
+// Launches the kernels of one row of kBwdTiles; instantiated in bwd_hdim<N>.cu.
+template <int kHeadDim, Tiles kTiles>
+Status launch_bwd(BwdParams params, cudaStream_t stream);
+
 // Whether the current device can load that kernel; launches nothing.
 template <int kHeadDim, Tiles kTiles>
 Status probe_fwd();

@@ -61,6 +61,43 @@ def attention_forward(
     kernel or the CUDA runtime refuses.
     """
 
+def attention_backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    dq: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+    workspace: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    seqused_q: Tensor | None,
+    seqused_k: Tensor | None,
+    alibi_slopes: Tensor | None,
+    sink: Tensor | None,
+    bias: Tensor | None,
+    softmax_scale: float,
+    causal: bool,
+    window_left: int,
+    window_right: int,
+    softcap: float,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    stream: int,
+    /,
+) -> None:
+    """Launch the backward kernels of the current device on ``stream``.
+
+    Writes dq, dk and dv, the gradients of sum(dout * out) + sum(dlse * lse), with the shapes of q,
+    k and v; out and lse are what attention_forward wrote. dlse is a contiguous lse. workspace is
+    (2, *lse.shape) float32 and contiguous: afterwards delta = rowsum(dout * out) - dlse and lse *
+    log2(e), 0 and +inf for rows that saw no key. Errors as attention_forward's.
+    """
+
 def kernels() -> list[KernelInfo]: ...
 def device(index: int) -> DeviceInfo: ...
 def build_info() -> BuildInfo: ...

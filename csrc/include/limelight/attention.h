@@ -112,14 +112,53 @@ LIMELIGHT_API Status attention_forward(const AttentionParams& params, CUstream_s
 /// needs any.
 LIMELIGHT_API size_t attention_forward_workspace(const AttentionParams& params);
 
-/// One compiled forward kernel, for tables of what a build holds.
+/// What a backward call reads and writes beside AttentionParams. Tensors have the layouts of the
+/// tensors they belong to.
+struct AttentionGradients {
+    const void* dout = nullptr;  ///< gradient of out
+    TensorStrides dout_strides{};
+    const float* dlse = nullptr;  ///< gradient of lse; null for zero
+    int64_t dlse_batch_stride = 0;
+    int64_t dlse_head_stride = 0;
+
+    void* dq = nullptr;
+    void* dk = nullptr;
+    void* dv = nullptr;
+    TensorStrides dq_strides{};
+    TensorStrides dk_strides{};
+    TensorStrides dv_strides{};
+
+    int64_t total_q = 0;         ///< varlen: rows that q, out and lse hold
+    float* workspace = nullptr;  ///< attention_backward_workspace bytes
+};
+
+/// One backward call. `out` and `lse` are inputs here: what attention_forward wrote for the same
+/// fields.
+struct AttentionBackwardParams : AttentionParams, AttentionGradients {};
+
+/// Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k and v, by recomputation
+/// after FlashAttention-2 (Dao, 2023), asynchronous on `stream` of the current device. One kernel
+/// owns blocks of keys and sums dK and dV over the query heads that share them, another owns blocks
+/// of queries and sums dQ: no atomics, every sum has a fixed order, equal inputs give equal bits.
+/// Rows that saw no key, and rows and keys past seqused, get zeros. Dropout and paged keys are
+/// refused.
+///
+/// On return of the stream the workspace holds, for each row, delta = rowsum(dout * out) - dlse and
+/// then lse * log2(e), each laid out as a contiguous lse, 0 and +inf for rows that saw no key: with
+/// them the gradient of the sink is -sum over rows of exp2(sink * log2(e) - lse_log2) * delta.
+LIMELIGHT_API Status attention_backward(const AttentionBackwardParams& params, CUstream_st* stream);
+
+/// Bytes of device workspace that attention_backward needs: two floats a row.
+LIMELIGHT_API size_t attention_backward_workspace(const AttentionBackwardParams& params);
+
+/// One compiled kernel, for tables of what a build holds.
 struct KernelInfo {
     const char* name;    ///< e.g. "sm80_fwd_hdim128"
-    const char* op;      ///< "forward"
+    const char* op;      ///< "forward" or "backward"
     const char* family;  ///< "sm80"
     int32_t headdim;     ///< tile: serves every headdim and headdim_v up to this
-    int32_t block_q;     ///< rows of q a thread block owns
-    int32_t block_kv;    ///< keys per step
+    int32_t block_q;     ///< forward: rows of q a thread block owns; backward: rows of q per step
+    int32_t block_kv;    ///< forward: keys per step; backward: keys a thread block owns
     int32_t warps;
     int32_t stages;
     int32_t smem_bytes;  ///< dynamic shared memory of one thread block
@@ -128,6 +167,7 @@ struct KernelInfo {
 
 /// Kernels compiled into the library; `count` receives their number.
 LIMELIGHT_API const KernelInfo* attention_forward_kernels(int* count);
+LIMELIGHT_API const KernelInfo* attention_backward_kernels(int* count);
 
 /// Whether the current device can load this library's kernels; the message says why not.
 LIMELIGHT_API Status check_device();

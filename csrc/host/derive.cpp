@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "host/derive.h"
+
+#include <algorithm>
+
+namespace limelight {
+
+namespace {
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+// Wider than any sequence, yet the sums of the mask stay in 32 bits.
+constexpr int32_t kUnbounded = 2 * kMaxSeqlen;
+
+}  // namespace
+
+FwdParams derive_forward(const AttentionParams& call) {
+    const auto window = [](int32_t width) {
+        return width < 0 ? kUnbounded : std::min(width, kUnbounded);
+    };
+    FwdParams params{};
+    static_cast<AttentionParams&>(params) = call;
+    params.scale_log2 = call.softmax_scale * kLog2e;
+    params.softcap_log2 = call.softcap * kLog2e;
+    params.softcap_inner = call.softcap > 0.0f ? call.softmax_scale / call.softcap : 0.0f;
+    params.window_behind = window(call.window_left);
+    params.window_ahead = call.causal ? 0 : window(call.window_right);
+    params.heads_per_kv = call.heads_q / call.heads_kv;
+    return params;
+}
+
+}  // namespace limelight
