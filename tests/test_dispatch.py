@@ -14,7 +14,7 @@ from limelight import dispatch, execute, runtime
 from limelight.dispatch import Query, choose
 from limelight.problem import AttentionProblem
 
-SM80 = dispatch.KERNELS[0]
+SM80, SM80_BWD = dispatch.KERNELS
 GOOD = {
     "op": "forward",
     "capability": (8, 0),
@@ -88,10 +88,17 @@ def test_features_that_a_kernel_lacks_are_all_refused() -> None:
         assert (choose(query(name)).kernel is SM80) == (name in SM80.features), name
 
 
-def test_no_backward_kernel() -> None:
-    choice = choose(query(op="backward"))
-    assert choice.kernel is None
-    assert choice.reason == "backward: no kernel of this version computes the backward pass"
+def test_the_backward_kernel() -> None:
+    choice = choose(query("causal", "sink", "bias", op="backward"))
+    assert choice.kernel is SM80_BWD
+    for name in dispatch.FEATURES:
+        chosen = choose(query(name, op="backward")).kernel
+        assert (chosen is SM80_BWD) == (name in SM80_BWD.features), name
+    refused = choose(query("bias", "dbias", op="backward"))
+    assert refused.kernel is None
+    assert refused.reason == (
+        "sm80_bwd: it does not do the gradient of a bias; nearest: a bias that requires no gradient"
+    )
 
 
 def test_installed_kernels() -> None:
@@ -129,7 +136,8 @@ def test_problem_features() -> None:
     for name, fields in asks.items():
         found = dispatch.call_features(q, k, k, AttentionProblem(**extent, **fields))
         assert found == {name, "gqa"}, name
-    assert set(asks) | {"gqa", "fp8"} == set(dispatch.FEATURES)
+    # "dbias" depends on what is differentiated: execute.make_query adds it.
+    assert set(asks) | {"gqa", "fp8", "dbias"} == set(dispatch.FEATURES)
     fp8 = k.to(torch.float8_e4m3fn)
     assert "fp8" in dispatch.call_features(q.bfloat16(), fp8, fp8, AttentionProblem(**extent))
 
@@ -140,7 +148,7 @@ def test_support_matrix_has_every_feature_and_kernel() -> None:
     for kernel in dispatch.KERNELS:
         assert kernel.name in lines[0]
     row = next(line for line in lines if "dropout" in line)
-    assert row == "| dropout | - | yes |"
+    assert row == "| dropout | - | - | yes |"
 
 
 class Stub:

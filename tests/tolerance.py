@@ -166,7 +166,11 @@ class Interior:
         )
         largest = {"q": _largest(x.q), "k": _largest(x.k), "v": _largest(x.v), "dout": dout}
         return Interior(
-            p, p * dp + _largest(delta), x.q.shape[:-1].numel(), largest, x.problem.softmax_scale
+            p,
+            p * dp + _largest(delta),
+            x.q.shape[:-1].numel(),
+            largest,
+            abs(x.problem.softmax_scale),
         )
 
     def error(self, name: str) -> float:

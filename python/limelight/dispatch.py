@@ -26,6 +26,7 @@ FEATURES: dict[str, tuple[str, str]] = {
     "alibi": ("ALiBi slopes", "alibi_slopes=None"),
     "sink": ("a learnable sink", "sink=None"),
     "bias": ("an additive bias", "bias=None"),
+    "dbias": ("the gradient of a bias", "a bias that requires no gradient"),
     "dropout": ("dropout", "dropout_p=0.0"),
     "paged": ("a paged key/value cache (block_table)", "dense or cu_seqlens keys and values"),
     "leftpad": ("left-padded keys (cache_leftpad)", "cache_leftpad=None"),
@@ -58,6 +59,22 @@ class Kernel:
         return next((tile for tile in self.headdim_tiles if tile >= need), None)
 
 
+_SM80_FEATURES = frozenset(
+    (
+        "causal",
+        "window",
+        "varlen",
+        "seqused",
+        "gqa",
+        "softcap",
+        "alibi",
+        "sink",
+        "bias",
+        "split",
+        "deterministic",
+        "batch_invariant",
+    )
+)
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         name="sm80_fwd",
@@ -66,22 +83,16 @@ KERNELS: tuple[Kernel, ...] = (
         min_capability=(8, 0),
         dtypes=("float16", "bfloat16"),
         headdim_tiles=(32, 64, 96, 128, 192, 256),
-        features=frozenset(
-            (
-                "causal",
-                "window",
-                "varlen",
-                "seqused",
-                "gqa",
-                "softcap",
-                "alibi",
-                "sink",
-                "bias",
-                "split",  # in one pass
-                "deterministic",
-                "batch_invariant",
-            )
-        ),
+        features=_SM80_FEATURES,
+    ),
+    Kernel(
+        name="sm80_bwd",
+        op="backward",
+        family="sm80",
+        min_capability=(8, 0),
+        dtypes=("float16", "bfloat16"),
+        headdim_tiles=(32, 64, 96, 128, 192, 256),
+        features=_SM80_FEATURES,
     ),
 )
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limelight import dispatch, runtime, torch_path
+from limelight.backward_kernel import run_backward_kernel
 from limelight.check_values import check_values, wanted
 from limelight.checks import check_shapes
 from limelight.messages import check_out
@@ -63,26 +64,29 @@ def output_dtypes(q: Tensor) -> tuple[torch.dtype, torch.dtype]:
     return out, torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
-def make_query(op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> dispatch.Query:
+def make_query(
+    op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, *, need_dbias: bool = False
+) -> dispatch.Query:
     """The dispatch query of a call."""
+    features = dispatch.call_features(q, k, v, p)
     return dispatch.Query(
         op,
         runtime.capability(q.device),
         str(q.dtype).removeprefix("torch."),
         q.shape[-1],
         v.shape[-1],
-        dispatch.call_features(q, k, v, p),
+        features | {"dbias"} if need_dbias and p.bias is not None else features,
     )
 
 
 def choose(
-    op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem
+    op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, *, need_dbias: bool = False
 ) -> tuple[dispatch.Choice, str]:
     """The choice for a call, and why it falls back.
 
     Empty where a kernel serves it or where no kernel is normal.
     """
-    query = make_query(op, q, k, v, p)
+    query = make_query(op, q, k, v, p, need_dbias=need_dbias)
     normal = query.capability is None or runtime.settings.backend == "torch"
     if normal or q.numel() == 0 or k.numel() == 0:
         return dispatch.choose(query, _NO_KERNEL), ""
@@ -288,7 +292,9 @@ def backward(
     need_dsink: bool,
 ) -> torch_path.Gradients:
     """Gradients of a forward call; the arguments were checked by it."""
-    fallback = choose("backward", q, k, v, p)[1]
+    choice, fallback = choose("backward", q, k, v, p, need_dbias=need_dbias)
+    if choice.kernel is not None:
+        return run_backward_kernel(dout, dlse, q, k, v, out, lse, p, need_dsink=need_dsink)
     if fallback:
         runtime.fall_back(f"backward attention on {q.device}", fallback)
     return torch_path.backward(

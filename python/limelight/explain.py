@@ -107,9 +107,10 @@ def explain(
     Either of a call: q, k, v and the arguments that the attention function would get (dropout_p,
     window_size, block_table, ...). Or of a description: dtype, headdim, headdim_v, heads_q,
     heads_kv and features by name (causal, window, varlen, seqused, softcap, alibi, sink, bias,
-    dropout, paged, leftpad, cache_batch_idx, split, fp8, deterministic, batch_invariant) with a
-    true value. device: a torch device, "sm_90", (9, 0), or None for q's, else this machine's. op:
-    forward or backward. A capability is answered from the kernel table, a device from this build.
+    dbias, dropout, paged, leftpad, cache_batch_idx, split, fp8, deterministic, batch_invariant)
+    with a true value. device: a torch device, "sm_90", (9, 0), or None for q's, else this
+    machine's. op: forward or backward. A capability is answered from the kernel table, a device
+    from this build.
     """
     if op not in dispatch.OPS:
         raise ValueError(f"op is {op!r}; allowed: {', '.join(dispatch.OPS)}")

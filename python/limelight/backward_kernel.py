@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs the backward kernels: pads, copies what they cannot read in place, adds the sink's gradient.
+
+Like the forward call it can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limelight import runtime
+from limelight.torch_path import Gradients
+
+if TYPE_CHECKING:
+    from limelight.problem import AttentionProblem
+
+
+def _readable(x: Tensor, pad: int) -> Tensor:
+    """x with a contiguous last dimension, strides of 8 elements and a 16-byte aligned address."""
+    if pad:
+        return F.pad(x, (0, pad))
+    fits = x.stride(-1) == 1 and not any(stride % 8 for stride in x.stride()[:-1])
+    return x if fits and x.data_ptr() % 16 == 0 else x.clone(memory_format=torch.contiguous_format)
+
+
+def _written(like: Tensor, packed: bool) -> Tensor:
+    """A contiguous tensor like ``like``; packed ones may hold rows that no sequence covers."""
+    return like.new_zeros(like.shape) if packed else like.new_empty(like.shape)
+
+
+def _cut(x: Tensor, headdim: int) -> Tensor:
+    return x if x.shape[-1] == headdim else x[..., :headdim].contiguous()
+
+
+def run_backward_kernel(
+    dout: Tensor,
+    dlse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    p: AttentionProblem,
+    *,
+    need_dsink: bool,
+) -> Gradients:
+    """Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k, v and sink.
+
+    Extra memory: two floats a row of q, and copies of what is misaligned or has a headdim that is
+    no multiple of 8.
+    """
+    headdim, headdim_v = q.shape[-1], v.shape[-1]
+    pad_qk, pad_v = -headdim % 8, -headdim_v % 8
+    q, k = _readable(q, pad_qk), _readable(k, pad_qk)
+    v, out, dout = _readable(v, pad_v), _readable(out, pad_v), _readable(dout, pad_v)
+    packed_q, packed_k = p.cu_seqlens_q is not None, p.cu_seqlens_k is not None
+    dq, dk, dv = _written(q, packed_q), _written(k, packed_k), _written(v, packed_k)
+    make = torch.zeros if packed_q else torch.empty
+    workspace = make((2, *lse.shape), dtype=torch.float32, device=q.device)
+    bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
+    if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
+        bias = bias.float()
+    runtime.launch(
+        runtime.core().attention_backward,
+        (
+            dout,
+            None if dlse is None else dlse.float().contiguous(),
+            dq,
+            dk,
+            dv,
+            workspace,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            p.cu_seqlens_q,
+            p.cu_seqlens_k,
+            p.seqused_q,
+            p.seqused_k,
+            None if alibi_slopes is None else alibi_slopes.contiguous(),
+            None if sink is None else sink.contiguous(),
+            bias,
+        ),
+        (
+            p.softmax_scale,
+            p.causal,
+            p.window_left,
+            p.window_right,
+            p.softcap,
+            p.max_seqlen_q,
+            p.max_seqlen_k,
+        ),
+    )
+    dsink = None
+    if need_dsink and sink is not None:
+        # The sink is a logit with value 0: dS = P * (0 - delta), P = exp(sink - lse).
+        delta, lse_log2 = workspace
+        logit = sink.float()[:, None] / math.log(2)
+        over = (1,) if packed_q else (0, 2)
+        dsink = -(torch.exp2(logit - lse_log2) * delta).sum(over).to(sink.dtype)
+    return Gradients(_cut(dq, headdim), _cut(dk, headdim), _cut(dv, headdim_v), None, dsink)
