@@ -12,10 +12,12 @@ from collections import defaultdict
 from pathlib import Path
 
 ENTRY = re.compile(
-    r"Compiling entry function '\S*sm80_attention_fwdINS0_9FwdConfigI\d+\w*?"
-    r"Li(?P<headdim>\d+)ELNS0_6ScoresE(?P<change>[01])ELNS0_5TilesE(?P<tiles>[01])"
+    r"Compiling entry function '\S*sm80_attention_\w+?INS0_9(?:Fwd|Bwd)ConfigI\d+\w*?"
+    r"Li(?P<headdim>\d+)ELNS0_6ScoresE(?P<change>[01])ELNS0_5TilesE(?P<tiles>[01])E"
+    r"(?:LNS0_8GradientE(?P<gradient>[0-3]))?"
     r"\S*' for 'sm_(?P<arch>\w+)'"
 )
+PASSES = {None: "forward", "0": "dQ", "1": "dK and dV", "2": "dK", "3": "dV"}
 SPILLS = re.compile(r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (?P<registers>\d+) registers")
 
@@ -29,7 +31,8 @@ def parse(log: str) -> dict[tuple[str, int, str], dict[str, tuple[int, int]]]:
         if entry := ENTRY.search(line):
             tiles = "small" if entry["tiles"] == "1" else "large"
             change = "score change" if entry["change"] == "1" else "plain"
-            key, arch, spilled = (tiles, int(entry["headdim"]), change), entry["arch"], 0
+            kernel = f"{PASSES[entry['gradient']]}, {change}"
+            key, arch, spilled = (tiles, int(entry["headdim"]), kernel), entry["arch"], 0
         elif spills := SPILLS.search(line):
             spilled = int(spills["stores"]) + int(spills["loads"])
         elif (used := REGISTERS.search(line)) and key is not None:
@@ -51,10 +54,10 @@ def table(rows: dict[tuple[str, int, str], dict[str, tuple[int, int]]]) -> str:
             + " | spilled bytes |",
             "|---|---|" + "---|" * (len(arches) + 1),
         ]
-        for (_, headdim, change), value in sorted(chosen.items()):
+        for (_, headdim, kernel), value in sorted(chosen.items()):
             registers = " | ".join(str(value[a][0]) if a in value else "-" for a in arches)
             lines.append(
-                f"| {headdim} | {change} | {registers} | {sum(v[1] for v in value.values())} |"
+                f"| {headdim} | {kernel} | {registers} | {sum(v[1] for v in value.values())} |"
             )
         lines.append("")
     return "\n".join(lines)
