@@ -119,6 +119,15 @@ void enter(Warp& w, const Call& call, uint32_t function, uint32_t lanes) {
     }
 }
 
+std::vector<std::pair<uint32_t, uint32_t>> result_places(const Call& call, uint32_t function) {
+    std::vector<std::pair<uint32_t, uint32_t>> places;
+    const auto& formal = call.formal_results[function];
+    for (size_t k = 0; k < formal.size() && k < call.results.size(); ++k) {
+        places.emplace_back(formal[k], call.result_bytes[k]);
+    }
+    return places;
+}
+
 void call_direct(Warp& w, const Instr& i, uint32_t active) {
     const auto& call = *static_cast<const Call*>(i.ext);
     if (call.builtin) {
@@ -130,6 +139,7 @@ void call_direct(Warp& w, const Instr& i, uint32_t active) {
     if (w.current.stack.size() > 1000) {
         w.fail(fault::kLaunchFailure, "call stack of 1000 functions exceeded");
     }
+    Return back_to = enter_call(w, back, active, result_places(call, call.function));
     enter(w, call, call.function, active);
     if (active != w.mask) {
         Group rest;
@@ -138,8 +148,7 @@ void call_direct(Warp& w, const Instr& i, uint32_t active) {
         w.others.push_back(std::move(rest));
         w.mask = active;
     }
-    save_frame(w, call.function, active);
-    w.current.stack.push_back(back);
+    w.current.stack.push_back(std::move(back_to));
     w.pc = to;
     w.event = true;
 }
@@ -150,7 +159,7 @@ void call_indirect(Warp& w, const Instr& i, uint32_t active) {
     const uint32_t back = w.pc;
     uint32_t rest = active;
     const uint32_t staying = w.mask & ~active;
-    const std::vector<uint32_t> stack = w.current.stack;
+    const std::vector<Return> stack = w.current.stack;
     w.mask = 0;
     while (rest) {
         const uint64_t value = target[__builtin_ctz(rest)];
@@ -164,11 +173,12 @@ void call_indirect(Warp& w, const Instr& i, uint32_t active) {
         uint32_t same = 0;
         for_lanes(rest, [&](int l) { same |= static_cast<uint32_t>(target[l] == value) << l; });
         rest &= ~same;
+        Return back_to = enter_call(w, back, same, result_places(call, function));
         enter(w, call, function, same);
         Group g;
         g.mask = same, g.pc = p.function_pcs[function];
         g.stack = stack;
-        g.stack.push_back(back);
+        g.stack.push_back(std::move(back_to));
         w.others.push_back(std::move(g));
     }
     if (staying) {
@@ -292,8 +302,8 @@ void ret(Warp& w, const Instr&, uint32_t active) {
         leave(w, active);
         return;
     }
-    const uint32_t to = w.current.stack.back();
-    restore_frame(w, active);
+    const uint32_t to = w.current.stack.back().pc;
+    leave_call(w, w.current.stack.back(), active);
     if (active != w.mask) {
         Group back;
         back.stack = w.current.stack;

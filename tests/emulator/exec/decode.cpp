@@ -217,6 +217,9 @@ Ref DecodeContext::symbol_address(const Operand& o, bool wide) {
         return add.r[0];
     };
     if (auto it = link_.local_offsets.find(o.name); it != link_.local_offsets.end()) {
+        if (program_.recursive) {
+            return relative(kSpecLocalBase, kSpecLocalBase64, it->second + o.value);
+        }
         const uint64_t at = it->second + static_cast<uint64_t>(o.value);
         return wide ? constant64(at) : constant32(static_cast<uint32_t>(at));
     }

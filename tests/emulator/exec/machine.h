@@ -119,11 +119,13 @@ struct Program {
     std::vector<uint32_t> constants;  // bank 1, 32 lanes each
     uint32_t register_words = 0;      // bank 0
     uint32_t predicates = 2;
-    uint32_t local_bytes = 0;        // per lane
+    uint32_t local_bytes = 0;        // per lane and activation
+    uint32_t local_total = 0;        // per lane: more than one activation when recursive
     uint32_t frame_bytes = 0;        // per lane, .param space of device functions
     uint32_t static_shared = 0;      // bytes after kReservedShared; dynamic memory follows, aligned
     uint32_t dynamic_shared_at = 0;  // offset of extern shared arrays, kReservedShared included
-    bool recursive = false;          // a function may call itself, directly or not
+    std::vector<std::pair<uint32_t, bool>> planes;  // words of bank 0: where one begins, 64-bit
+    bool recursive = false;                         // a function may call itself, directly or not
     std::vector<uint32_t> function_pcs;  // by Module::functions index, ~0u when not linked
     std::vector<std::shared_ptr<void>> owned;
 };
@@ -181,14 +183,27 @@ struct Wait {
     std::string (*describe)(Warp&, const Wait&) = nullptr;  // instead of `what`
 };
 
+// What a call left behind: where to go on, and in a recursive program the caller's registers and
+// frames.
+struct SavedFrame {
+    std::vector<uint32_t> registers, predicates;
+    std::vector<uint8_t> frame;
+    std::vector<std::pair<uint32_t, uint32_t>> results;  // (offset, bytes) that the callee leaves
+};
+struct Return {
+    uint32_t pc = 0;
+    std::shared_ptr<const SavedFrame> saved;
+    bool operator==(const Return&) const = default;
+};
+
 // Lanes of a warp at one pc.
 struct Group {
     uint32_t mask = 0, pc = 0;
-    uint32_t penalty = 0;         // how often it was set back because it spun
-    bool synced = false;          // passes its bar.warp.sync
-    bool forced = false;          // runs a .sync instruction without the lanes that can never come
-    std::vector<uint32_t> stack;  // return pcs
-    Wait wait;                    // wait.ready != nullptr: blocked
+    uint32_t penalty = 0;  // how often it was set back because it spun
+    bool synced = false;   // passes its bar.warp.sync
+    bool forced = false;   // runs a .sync instruction without the lanes that can never come
+    std::vector<Return> stack;
+    Wait wait;  // wait.ready != nullptr: blocked
 };
 
 // ---- asynchronous work
@@ -297,10 +312,9 @@ struct Warp {
     uint32_t max_registers = 0;  // setmaxnreg
     Group current;               // stack and wait of the running group; its mask and pc are above
     std::vector<Group> others;
-    std::vector<uint8_t> local;  // [lane][local_bytes]
+    std::vector<uint8_t> local;  // [lane][local_total]
     std::vector<uint8_t> frame;  // [lane][frame_bytes]
     std::vector<uint32_t> registers_storage, preds_storage, special_storage;
-    std::vector<std::vector<uint8_t>> saved_frames;
     Slots slots;
 
     template <class T>

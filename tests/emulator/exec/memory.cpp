@@ -17,7 +17,7 @@ using ptx::Type;
 namespace {
 
 void local_hosts(Warp& w, const uint64_t* address, uint32_t mask, uint32_t bytes, Resolved& r) {
-    const uint64_t size = w.launch->program->local_bytes;
+    const uint64_t size = w.launch->program->local_total;
     for_lanes(mask, [&](int l) {
         const uint64_t at = address[l] & (kLocalWindow - 1);
         if (at + bytes > size) {
@@ -89,7 +89,7 @@ uint8_t* resolve_generic(Warp& w, uint64_t address, uint64_t bytes, int lane) {
         case 1:
             return w.cluster->shared(w, static_cast<uint32_t>(address), bytes, lane);
         case 2: {
-            const uint64_t at = address & (kLocalWindow - 1), size = w.launch->program->local_bytes;
+            const uint64_t at = address & (kLocalWindow - 1), size = w.launch->program->local_total;
             if (lane >= 0 && at + bytes <= size) {
                 return w.local.data() + static_cast<uint64_t>(lane) * size + at;
             }

@@ -153,6 +153,18 @@ void Linker::lay_out(const ptx::Function& f) {
     FunctionLink& link = *links[image.module->function_index.at(f.name)];
     program.register_words =
         allocate_registers(f, program.register_words, link.register_words, program.predicates);
+    std::set<std::pair<uint32_t, bool>> planes;
+    for (size_t r = 0; r < f.registers.size(); ++r) {
+        const int bytes = ptx::bytes_of(f.registers[r].type);
+        if (bytes == 0 || link.register_words[r] == ~0u) {
+            continue;
+        }
+        planes.insert({link.register_words[r], bytes >= 8});
+        if (bytes == 16) {
+            planes.insert({link.register_words[r] + 2 * kLanes, true});
+        }
+    }
+    program.planes.insert(program.planes.end(), planes.begin(), planes.end());
     uint64_t at = 0;
     if (f.is_entry) {
         for (const ptx::Variable& v : f.params) {
@@ -398,6 +410,7 @@ void Linker::link(const ptx::Function& entry) {
     program.entry_pc = program.function_pcs[order[0]];
     program.frame_bytes = align_up(program.frame_bytes, 16);
     program.local_bytes = align_up(program.local_bytes, 16);
+    program.local_total = program.local_bytes * (program.recursive ? kMaxRecursion : 1);
 }
 
 }  // namespace emu

@@ -56,6 +56,9 @@ struct Linker {
     std::vector<Fixup> fixups_;
 };
 
+// Activations whose local variables a recursive program may hold at once.
+constexpr uint32_t kMaxRecursion = 256;
+
 // Special registers of bank 2.
 struct SpecialRegister {
     const char* name;
@@ -113,7 +116,9 @@ enum SpecialWord : uint32_t {
     kSpecExplicitCluster = 1600,
     kSpecWorkspaceHigh = 1632,
     kSpecWorkspaceLow = 1664,
-    kSpecWords = 1696
+    kSpecLocalBase = 1696,
+    kSpecLocalBase64 = 1728 /* wide */,
+    kSpecWords = 1792
 };
 
 // Assigns words to a function's registers, sharing words between registers that are never live

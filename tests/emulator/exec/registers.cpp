@@ -122,7 +122,7 @@ uint32_t allocate_registers(const ptx::Function& f, uint32_t base, std::vector<u
             }
         }
     }
-    words.assign(count, 0);
+    words.assign(count, ~0u);  // never mentioned: no words
     std::vector<size_t> sorted;
     for (size_t r = 0; r < count; ++r) {
         if (f.registers[r].type == ptx::Type::pred) {

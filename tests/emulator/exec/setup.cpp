@@ -125,7 +125,7 @@ std::unique_ptr<Cluster> make_cluster(Launch& launch, uint64_t index, HostThread
             w->bank[kBankRegisters] = reinterpret_cast<uint32_t*>((at + 63) & ~uint64_t{63});
             w->bank[kBankConstants] = const_cast<uint32_t*>(program.constants.data());
             w->bank[kBankSpecial] = w->special_storage.data();
-            w->local.assign(static_cast<size_t>(program.local_bytes) * kLanes, 0);
+            w->local.assign(static_cast<size_t>(program.local_total) * kLanes, 0);
             w->frame.assign(static_cast<size_t>(program.frame_bytes) * kLanes, 0);
             w->checks = launch.options.checks;
             w->counting = launch.options.counters;
@@ -202,23 +202,74 @@ void set_max_registers(Warp& w, uint32_t count, bool) {
     w.max_registers = count;
 }
 
-void save_frame(Warp& w, uint32_t function, uint32_t) {
-    if (!w.launch->program->recursive) {
-        return;
-    }
-    const ptx::Function& f = w.launch->program->module->functions[function];
-    const auto& sources = w.launch->program->sources;
-    bool active = sources[w.here()].function == &f;
-    for (uint32_t pc : w.current.stack) {
-        active |= sources[pc].function == &f;
-    }
-    if (active) {
-        w.fail(fault::kLaunchFailure,
-               "recursive call of " + f.name + ": the emulator keeps one frame per function");
+namespace {
+
+void move_local_base(Warp& w, uint32_t lanes, int64_t by) {
+    uint32_t* narrow = w.special_storage.data() + kSpecLocalBase;
+    auto* wide = reinterpret_cast<uint64_t*>(w.special_storage.data() + kSpecLocalBase64);
+    for (uint32_t m = lanes; m; m &= m - 1) {
+        const int l = __builtin_ctz(m);
+        wide[l] += static_cast<uint64_t>(by);
+        narrow[l] = static_cast<uint32_t>(wide[l]);
     }
 }
 
-void restore_frame(Warp&, uint32_t) {}
+}  // namespace
+
+Return enter_call(Warp& w, uint32_t back, uint32_t lanes,
+                  std::vector<std::pair<uint32_t, uint32_t>> results) {
+    const Program& p = *w.launch->program;
+    if (!p.recursive) {
+        return {back, nullptr};
+    }
+    if (w.current.stack.size() + 1 >= kMaxRecursion) {
+        w.fail(fault::kLaunchFailure,
+               "stack overflow: more than " + std::to_string(kMaxRecursion) + " calls deep");
+    }
+    auto saved = std::make_shared<SavedFrame>();
+    const uint32_t* registers = w.bank[kBankRegisters];
+    saved->registers.assign(registers, registers + p.register_words);
+    saved->predicates = w.preds_storage;
+    saved->frame = w.frame;
+    saved->results = std::move(results);
+    move_local_base(w, lanes, p.local_bytes);
+    return {back, std::move(saved)};
+}
+
+void leave_call(Warp& w, const Return& call, uint32_t lanes) {
+    if (!call.saved) {
+        return;
+    }
+    const Program& p = *w.launch->program;
+    const SavedFrame& s = *call.saved;
+    move_local_base(w, lanes, -static_cast<int64_t>(p.local_bytes));
+    for (size_t k = 0; k < s.predicates.size(); ++k) {
+        w.preds[k] = (w.preds[k] & ~lanes) | (s.predicates[k] & lanes);
+    }
+    uint32_t* registers = w.bank[kBankRegisters];
+    for (uint32_t m = lanes; m; m &= m - 1) {
+        const auto l = static_cast<uint32_t>(__builtin_ctz(m));
+        const size_t at = static_cast<size_t>(l) * p.frame_bytes;
+        std::vector<uint8_t> frame(
+            s.frame.begin() + static_cast<std::ptrdiff_t>(at),
+            s.frame.begin() + static_cast<std::ptrdiff_t>(at + p.frame_bytes));
+        for (auto [offset, bytes] : s.results) {
+            std::memcpy(frame.data() + offset, w.frame.data() + at + offset, bytes);
+        }
+        std::memcpy(w.frame.data() + at, frame.data(), frame.size());
+    }
+    for (const auto& [word, wide] : p.planes) {
+        for (uint32_t m = lanes; m; m &= m - 1) {
+            const auto l = static_cast<uint32_t>(__builtin_ctz(m));
+            if (wide) {
+                registers[word + 2 * l] = s.registers[word + 2 * l];
+                registers[word + 2 * l + 1] = s.registers[word + 2 * l + 1];
+            } else {
+                registers[word + l] = s.registers[word + l];
+            }
+        }
+    }
+}
 
 std::string Warp::where(uint32_t at, int lane) const {
     const check::Site site = site_of(*this, at, lane);

@@ -7,10 +7,11 @@ namespace emu {
 
 void leave(Warp& warp, uint32_t lanes);  // exit, or ret of the kernel
 void set_max_registers(Warp& warp, uint32_t count, bool increase);
-// A function that is already active for these lanes (recursion) has its registers and frame saved
-// on entry.
-void save_frame(Warp& warp, uint32_t function, uint32_t lanes);
-void restore_frame(Warp& warp, uint32_t lanes);
+// Functions have one place for their registers and frames. A recursive program therefore saves the
+// caller's at each call, before arguments are copied, and moves on to fresh local memory.
+Return enter_call(Warp& warp, uint32_t back, uint32_t lanes,
+                  std::vector<std::pair<uint32_t, uint32_t>> results);
+void leave_call(Warp& warp, const Return& call, uint32_t lanes);
 void complete_barrier(Cta& cta, uint32_t id);  // every expected warp has arrived
 void check_cluster_barrier(Cluster& cluster);  // after an arrival or an exit
 Instr decode_cluster_barrier(const ptx::Statement&, DecodeContext&);

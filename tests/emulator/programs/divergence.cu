@@ -74,6 +74,23 @@ __global__ void calls(int* out) {
     out[t] = table[t >> 1 & 1](t, 3) + 1000 * shape->area(t);
 }
 
+// Each activation keeps its own array, which the next one reads through a pointer.
+__host__ __device__ __noinline__ int descend(const int* above, int n, int depth) {
+    int values[4];
+    for (int i = 0; i < 4; ++i) {
+        values[i] = n + i * depth;
+    }
+    if (depth == 0) {
+        return above ? above[n & 3] : 1;
+    }
+    const int both = descend(values, n * 3 % 7, depth - 1) + descend(values, n + 1, depth - 1);
+    return both + values[(n + depth) & 3] + (above ? above[1] : 0);
+}
+
+__global__ void recursion(int* out) {
+    out[threadIdx.x] = descend(nullptr, threadIdx.x, threadIdx.x % 6);
+}
+
 __global__ void local_array(int* out, int stride) {
     int values[32];
     for (int i = 0; i < 32; ++i) {
@@ -135,6 +152,11 @@ int main() {
     fetch();
     for (int t = 0; t < 64; ++t) {
         EXPECT(host[t] == (t >> 1 & 1 ? t - 7 : 2 * t + 3) + 1000 * (t & 1 ? 5 * t : t));
+    }
+    recursion<<<1, 64>>>(device);
+    fetch();
+    for (int t = 0; t < 64; ++t) {
+        EXPECT(host[t] == descend(nullptr, t, t % 6));
     }
     local_array<<<1, 64>>>(device, 7);
     fetch();
