@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Thin entries: everything runs in .venv, which the first target creates.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 TORCH ?= torch==2.13.0

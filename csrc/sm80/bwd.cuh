@@ -47,6 +47,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
     const Element* const dout =
         head_rows(static_cast<const Element*>(params.dout), params.dout_strides, sequence.q_batch,
                   sequence.q_row, tile.head);
+#pragma unroll 1
     for (int pass = 0; pass < kPrepareRows; pass += kPrepareThreads / kPrepareLanes) {
         const int row = tile.q_block * kPrepareRows + pass + threadIdx.x / kPrepareLanes;
         const bool used = row < sequence.seqlen_q;
