@@ -118,7 +118,7 @@ def test_every_bias_shape(bias: str, kernels: torch.device) -> None:
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("seqlens", [(170, 20), (20, 150)], ids=str)
+@pytest.mark.parametrize("seqlens", [(170, 20), (20, 150), (200, 300)], ids=str)
 def test_windows(window: tuple[int, int], seqlens: tuple[int, int], kernels: torch.device) -> None:
     case = vary(BASE, "window", batch=1, heads_q=2, window=window)
     check(vary(case, "shape", seqlen_q=seqlens[0], seqlen_k=seqlens[1]), kernels)
@@ -144,6 +144,14 @@ def test_scale_that_is_not_positive(scale: float, kernels: torch.device) -> None
     check(vary(BASE, "scale", scale=scale, causal=True), kernels)
 
 
+def test_scores_that_grow_with_distance(kernels: torch.device) -> None:
+    """Rows past the last one of a tile must stay out even where their P would be infinite."""
+    x = build(vary(BASE, "slopes", alibi="heads", seqlen_q=70, seqlen_k=90), str(kernels))
+    assert x.problem.alibi_slopes is not None
+    x = replace(x, problem=replace(x.problem, alibi_slopes=-9 - x.problem.alibi_slopes))
+    assert_gradients(x, gradients(x), with_dlse=True)
+
+
 def test_what_takes_no_part_gets_exact_zeros(kernels: torch.device) -> None:
     """Rows that see no key, rows past seqused_q, keys past seqused_k and keys that no row sees."""
     case = vary(BASE, "tall", seqlen_q=101, seqlen_k=37, causal=True, batch=1)
@@ -164,6 +172,24 @@ def test_what_takes_no_part_gets_exact_zeros(kernels: torch.device) -> None:
         gradient = found[name]
         assert gradient is not None
         assert not gradient[:, : 200 - 3 - 5].any()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["dense", "varlen"])
+def test_rows_that_see_no_key_may_hold_anything(packed: bool, kernels: torch.device) -> None:
+    layout = "packed" if packed else "dense"
+    case = vary(BASE, "dead", seqlen_q=101, seqlen_k=37, causal=True, seed=2)
+    x = build(vary(case, layout, layout_q=layout, layout_k=layout), str(kernels))
+    with torch.no_grad():
+        lse = attention(x.q, x.k, x.v, x.problem)[1]
+    dead = (lse == NEG_INF).transpose(-1, -2).unsqueeze(-1)
+    assert dead.any()
+    x = replace(x, q=x.q.masked_fill(dead, 0), dout=x.dout.masked_fill(dead, 0))
+    bad = replace(
+        x, q=x.q.masked_fill(dead, float("nan")), dout=x.dout.masked_fill(dead, float("inf"))
+    )
+    found = gradients(bad)
+    for name, wanted in gradients(x).items():
+        assert torch.equal(found[name], wanted), name  # type: ignore[arg-type]
 
 
 def test_every_element_of_packed_gradients_is_written(kernels: torch.device) -> None:
@@ -252,7 +278,7 @@ def test_equal_bits_from_run_to_run(case: Case, kernels: torch.device) -> None:
     want = gradients(x)
     library = None if x.q.is_cuda else runtime.emulator()
     try:
-        for seed in range(5):
+        for seed in range(20):
             if library is not None:
                 assert not library.limelight_emulator_configure(b"schedule", b"random")
                 assert not library.limelight_emulator_configure(b"seed", str(seed).encode())

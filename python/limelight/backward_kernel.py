@@ -33,6 +33,21 @@ def _written(like: Tensor, packed: bool) -> Tensor:
     return like.new_zeros(like.shape) if packed else like.new_empty(like.shape)
 
 
+def _may_see_no_key(q: Tensor, k: Tensor, p: AttentionProblem) -> bool:
+    """Whether masks can leave a row without keys; a left window alone never does."""
+    if p.window_right < 0:
+        return False
+    if p.seqused_q is not None or p.seqused_k is not None:
+        return True
+    if p.cu_seqlens_q is None and p.cu_seqlens_k is None:
+        return q.shape[1] - k.shape[1] > p.window_right
+    return (
+        p.cu_seqlens_q is None
+        or p.cu_seqlens_k is None
+        or p.cu_seqlens_q.data_ptr() != p.cu_seqlens_k.data_ptr()
+    )
+
+
 def _cut(x: Tensor, headdim: int) -> Tensor:
     return x if x.shape[-1] == headdim else x[..., :headdim].contiguous()
 
@@ -52,9 +67,13 @@ def run_backward_kernel(
     """Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k, v and sink.
 
     Extra memory: two floats a row of q, and copies of what is misaligned or has a headdim that is
-    no multiple of 8.
+    no multiple of 8, and of q and dout where rows may see no key.
     """
     headdim, headdim_v = q.shape[-1], v.shape[-1]
+    if _may_see_no_key(q, k, p):
+        # Such rows may hold NaN, and 0 * NaN would reach dK and dV.
+        live = (lse != -math.inf).transpose(-1, -2).unsqueeze(-1)
+        q, dout = torch.where(live, q, 0), torch.where(live, dout, 0)
     pad_qk, pad_v = -headdim % 8, -headdim_v % 8
     q, k = _readable(q, pad_qk), _readable(k, pad_qk)
     v, out, dout = _readable(v, pad_v), _readable(out, pad_v), _readable(dout, pad_v)
