@@ -288,7 +288,7 @@ def test_decoding_with_a_dense_cache(kernels: torch.device) -> None:
 
 
 def test_gradients_of_the_kernel_path(kernels: torch.device) -> None:
-    """The kernel's (out, lse) feed the torch path's backward."""
+    """The kernel's (out, lse) feed the backward kernel; the torch path computes both itself."""
     x = build(vary(BASE, "grad", causal=True, sink=True, seqlen_q=33), str(kernels))
     leaves = [t.clone().requires_grad_() for t in (x.q, x.k, x.v)]
     with runtime.override(fallback="silent"):

@@ -82,10 +82,7 @@ def make_query(
 def choose(
     op: str, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, *, need_dbias: bool = False
 ) -> tuple[dispatch.Choice, str]:
-    """The choice for a call, and why it falls back.
-
-    Empty where a kernel serves it or where no kernel is normal.
-    """
+    """The choice for a call, and why it falls back: empty where it does not or should."""
     query = make_query(op, q, k, v, p, need_dbias=need_dbias)
     normal = query.capability is None or runtime.settings.backend == "torch"
     if normal or q.numel() == 0 or k.numel() == 0:
