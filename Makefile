@@ -29,6 +29,7 @@ emulator: $(VENV)/.ready  ## the CUDA runtime that executes PTX on the CPU: buil
 	$(PYTHON) -m cmake --build build/emulator-cmake -j $(JOBS)
 
 wheel: $(VENV)/.ready     ## dist/*.whl with every architecture
+	mkdir -p build
 	$(PYTHON) -m pip wheel --no-deps --no-build-isolation -w dist -v . 2>&1 | tee build/wheel.log | grep -vE '^ +(ptxas|Compiling|Used|[0-9]+ bytes)'
 
 bench: build              ## against torch's backends; needs a GPU
@@ -43,7 +44,7 @@ gpu-report:               ## the whole visit to a GPU machine, without network: 
 lint: $(VENV)/.ready
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
+	@$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 	! git grep -nE '\basm\b *(volatile)? *\(' -- csrc ':!csrc/arch'
 
 format: $(VENV)/.ready
