@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""flash_attn_with_kvcache against a definition that keeps every sequence apart; joining results."""
+"""flash_attn_with_kvcache against a definition that keeps every sequence apart."""
 
 from __future__ import annotations
 
@@ -286,63 +286,3 @@ def test_scheduler_metadata_is_accepted_back() -> None:
         q, k, k, cache_seqlens=lengths, scheduler_metadata=metadata
     )
     assert torch.equal(out, limelight.flash_attn_with_kvcache(q, k, k, cache_seqlens=lengths))
-
-
-@pytest.mark.parametrize("dense", [True, False])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_combine_joins_parts_of_the_keys(dense: bool, dtype: torch.dtype | None) -> None:
-    q, k, v = draw(2, 3, 4, 16), draw(2, 20, 4, 16), draw(2, 20, 4, 16, seed=1)
-    cuts = [(0, 7), (7, 8), (8, 8), (8, 20)]
-    parts = [limelight.flash_attn_func(q, k[:, a:b], v[:, a:b], return_lse=True) for a, b in cuts]
-    out = torch.stack([o for o, _ in parts])
-    lse = torch.stack([x.transpose(1, 2) for _, x in parts])
-    lse[2] = float("inf")  # flash-attn 2's sign for a part without keys
-    out[2] = float("nan")
-    if not dense:
-        out, lse = out.flatten(1, 2), lse.flatten(1, 2)
-    want, want_lse = limelight.flash_attn_func(q, k, v, return_lse=True)
-    found, found_lse = limelight.flash_attn_combine(out, lse, out_dtype=dtype)
-    assert found.dtype == (dtype or torch.float32)
-    coarse = 2.0**-8 if dtype else 1e-6
-    torch.testing.assert_close(found.view_as(want).float(), want, rtol=coarse, atol=coarse)
-    torch.testing.assert_close(found_lse.view(2, 3, 4), want_lse.transpose(1, 2))
-    target = torch.empty_like(found)
-    assert limelight.flash_attn_combine(out, lse, target)[0] is target
-    assert torch.equal(target, found)
-
-
-@pytest.mark.parametrize("empty", [float("inf"), float("-inf")])
-def test_merge_attn_states(empty: float) -> None:
-    prefix, suffix = draw(5, 4, 16, dtype=torch.bfloat16), draw(5, 4, 16, seed=1).bfloat16()
-    prefix_lse, suffix_lse = draw(4, 5), draw(4, 5, seed=1)
-    prefix_lse[:, 1], suffix_lse[:, 2] = empty, empty
-    prefix_lse[:, 3], suffix_lse[:, 3] = empty, empty
-    output, output_lse = torch.full_like(prefix, float("nan")), torch.empty(4, 5)
-    limelight.merge_attn_states(output, prefix, prefix_lse, suffix, suffix_lse, output_lse)
-    assert torch.equal(output[1], suffix[1])
-    assert torch.equal(output[2], prefix[2])
-    assert not output[3].any()
-    assert bool((output_lse[:, 3] == float("-inf")).all())
-    weight = torch.sigmoid(prefix_lse[:, 0] - suffix_lse[:, 0])[:, None]
-    want = weight * prefix[0].float() + (1 - weight) * suffix[0].float()
-    torch.testing.assert_close(output[0].float(), want, rtol=2.0**-8, atol=2.0**-8)
-    torch.testing.assert_close(
-        output_lse[:, 0], torch.logaddexp(prefix_lse[:, 0], suffix_lse[:, 0])
-    )
-    limelight.merge_attn_states(
-        output, prefix, prefix_lse, suffix, suffix_lse, prefill_tokens_with_context=4
-    )
-    assert torch.equal(output[4], suffix[4])
-
-
-def test_flat_linear() -> None:
-    x, weight, bias = draw(3, 8), draw(5, 8), draw(5)
-    want = x @ weight.T + bias
-    torch.testing.assert_close(limelight.flat_linear(x, weight, bias), want)
-    out = torch.full((3, 5), float("nan"))
-    assert limelight.flat_linear(x, weight, bias, out=out) is out
-    torch.testing.assert_close(out, want)
-    leaf = weight.clone().requires_grad_()
-    limelight.flat_linear(x, leaf).sum().backward()
-    assert leaf.grad is not None
-    torch.testing.assert_close(leaf.grad, x.sum(0).expand(5, 8))
