@@ -292,12 +292,8 @@ assert library.launch(x, 100) == 0
 assert b"is unknown" in emulator.limelight_emulator_configure(b"colour", b"red")
 print("ok")
 """
-    done = subprocess.run(
-        [emu.sys.executable, "-c", code],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **emu.settings("sm_80", quiet=1)},
-    )
+    environment = {**os.environ, **emu.settings("sm_80", quiet=1)}
+    command = [emu.sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("ok\n")

@@ -5,7 +5,7 @@
 
 #include "host/check.h"
 #include "host/derive.h"
-#include "host/device.h"
+#include "host/select.h"
 #include "limelight/limelight.h"
 #include "sm80/bwd_tiles.h"
 #include "sm80/launch.h"
@@ -85,30 +85,21 @@ Status attention_backward(const AttentionBackwardParams& call, CUstream_st* stre
     if (call.batch == 0) {
         return {};
     }
-    Device device;
-    if (const Status status = current_device(&device); !status.ok()) {
+    sm80::Tiles tiles;
+    if (const Status status = select_sm80_tiles(&tiles); !status.ok()) {
         return status;
     }
-    if (device.capability < 80) {
-        return Status::error(Status::Code::kUnsupported,
-                             "compute capability %d.%d: limelight's kernels need 8.0 or newer",
-                             device.capability / 10, device.capability % 10);
-    }
-    const bool large =
-        static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
     const BwdParams params = derive(call);
     if (call.seqlen_q > 0) {
-        const auto prepare = large ? sm80::launch_bwd_prepare<sm80::Tiles::kLarge>
-                                   : sm80::launch_bwd_prepare<sm80::Tiles::kSmall>;
+        const auto prepare = tiles == sm80::Tiles::kLarge
+                                 ? sm80::launch_bwd_prepare<sm80::Tiles::kLarge>
+                                 : sm80::launch_bwd_prepare<sm80::Tiles::kSmall>;
         if (const Status status = prepare(params, stream); !status.ok()) {
             return status;
         }
     }
     const int headdim = std::max(call.headdim, call.headdim_v);
-    const auto row =
-        std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows),
-                     [&](const Sm80Row& candidate) { return candidate.headdim >= headdim; });
-    return (large ? row->large : row->small)(params, stream);
+    return select_launch(kSm80Rows, headdim, tiles)(params, stream);
 }
 
 size_t attention_backward_workspace(const AttentionBackwardParams& call) {

@@ -5,8 +5,7 @@
 
 #include "host/check.h"
 #include "host/derive.h"
-#include "host/device.h"
-#include "host/launch.h"
+#include "host/select.h"
 #include "limelight/limelight.h"
 #include "sm80/launch.h"
 
@@ -67,22 +66,12 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     if (params.batch == 0 || params.seqlen_q == 0) {
         return {};
     }
-    Device device;
-    if (const Status status = current_device(&device); !status.ok()) {
+    sm80::Tiles tiles;
+    if (const Status status = select_sm80_tiles(&tiles); !status.ok()) {
         return status;
     }
-    if (device.capability < 80) {
-        return Status::error(Status::Code::kUnsupported,
-                             "compute capability %d.%d: limelight's kernels need 8.0 or newer",
-                             device.capability / 10, device.capability % 10);
-    }
-    const bool large =
-        static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
     const int headdim = std::max(params.headdim, params.headdim_v);
-    const auto row =
-        std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows),
-                     [&](const Sm80Row& candidate) { return candidate.headdim >= headdim; });
-    return (large ? row->large : row->small)(derive_forward(params), stream);
+    return select_launch(kSm80Rows, headdim, tiles)(derive_forward(params), stream);
 }
 
 size_t attention_forward_workspace(const AttentionParams&) {
@@ -96,14 +85,12 @@ const KernelInfo* attention_forward_kernels(int* count) {
 }
 
 Status check_device() {
-    Device device;
-    if (const Status status = current_device(&device); !status.ok()) {
+    sm80::Tiles tiles;
+    if (const Status status = select_sm80_tiles(&tiles); !status.ok()) {
         return status;
     }
-    const bool large =
-        static_cast<size_t>(device.smem_per_block) >= sm80::smem_limit(sm80::Tiles::kLarge);
-    return large ? sm80::probe_fwd<64, sm80::Tiles::kLarge>()
-                 : sm80::probe_fwd<64, sm80::Tiles::kSmall>();
+    return tiles == sm80::Tiles::kLarge ? sm80::probe_fwd<64, sm80::Tiles::kLarge>()
+                                        : sm80::probe_fwd<64, sm80::Tiles::kSmall>();
 }
 
 const char* version() {
