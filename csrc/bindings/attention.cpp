@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "bindings/errors.h"
 #include "bindings/tensor.h"
 
 namespace py = pybind11;
@@ -11,22 +12,6 @@ namespace py = pybind11;
 namespace limelight::bindings {
 
 namespace {
-
-void raise(const Status& status) {
-    if (status.ok()) {
-        return;
-    }
-    if (status.code() == Status::Code::kInvalidArgument) {
-        throw py::value_error(status.message());
-    }
-    throw std::runtime_error(status.message());
-}
-
-void expect(bool holds, const char* name, const std::string& problem) {
-    if (!holds) {
-        throw py::value_error(std::string(name) + " " + problem);
-    }
-}
 
 // (batch, seqlen, heads, headdim), or (total, heads, headdim) when varlen.
 TensorStrides strides_of(const TensorView& tensor, const char* name, bool varlen) {

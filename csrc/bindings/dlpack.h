@@ -44,7 +44,9 @@ struct ExchangeApi {
 };
 
 constexpr uint8_t kInt = 0;
+constexpr uint8_t kUInt = 1;
 constexpr uint8_t kFloat = 2;
 constexpr uint8_t kBFloat = 4;
+constexpr uint8_t kFloat8E4M3 = 10;
 
 }  // namespace limelight::dlpack

@@ -48,8 +48,14 @@ ScalarType scalar_type(const dlpack::DataType& type) {
             return ScalarType::kBFloat16;
         case dlpack::kFloat << 8 | 32:
             return ScalarType::kFloat32;
+        case dlpack::kFloat8E4M3 << 8 | 8:
+            return ScalarType::kFloat8E4M3;
+        case dlpack::kUInt << 8 | 8:
+            return ScalarType::kUInt8;
         case dlpack::kInt << 8 | 32:
             return ScalarType::kInt32;
+        case dlpack::kInt << 8 | 64:
+            return ScalarType::kInt64;
         default:
             return ScalarType::kOther;
     }
@@ -59,10 +65,11 @@ ScalarType scalar_type(const std::string& dtype) {
     const struct {
         const char* name;
         ScalarType type;
-    } known[] = {{"torch.float16", ScalarType::kFloat16},
-                 {"torch.bfloat16", ScalarType::kBFloat16},
-                 {"torch.float32", ScalarType::kFloat32},
-                 {"torch.int32", ScalarType::kInt32}};
+    } known[] = {
+        {"torch.float16", ScalarType::kFloat16}, {"torch.bfloat16", ScalarType::kBFloat16},
+        {"torch.float32", ScalarType::kFloat32}, {"torch.float8_e4m3fn", ScalarType::kFloat8E4M3},
+        {"torch.uint8", ScalarType::kUInt8},     {"torch.int32", ScalarType::kInt32},
+        {"torch.int64", ScalarType::kInt64}};
     for (const auto& [name, type] : known) {
         if (dtype == name) {
             return type;
@@ -72,7 +79,8 @@ ScalarType scalar_type(const std::string& dtype) {
 }
 
 const char* describe(ScalarType type) {
-    constexpr const char* kNames[] = {"float16", "bfloat16", "float32", "int32", "another dtype"};
+    constexpr const char* kNames[] = {"float16", "bfloat16", "float32", "float8_e4m3fn",
+                                      "uint8",   "int32",    "int64",   "another dtype"};
     return kNames[static_cast<int>(type)];
 }
 
@@ -151,9 +159,11 @@ Dtype element_dtype(const TensorView& tensor, const char* name) {
             return Dtype::kBFloat16;
         case ScalarType::kFloat32:
             return Dtype::kFloat32;
+        case ScalarType::kFloat8E4M3:
+            return Dtype::kFloat8E4M3;
         default:
             throw py::value_error(std::string(name) + " is " + describe(tensor.dtype) +
-                                  ", allowed: float16, bfloat16, float32");
+                                  ", allowed: float16, bfloat16, float32, float8_e4m3fn");
     }
 }
 

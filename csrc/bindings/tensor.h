@@ -10,7 +10,16 @@
 
 namespace limelight::bindings {
 
-enum class ScalarType { kFloat16, kBFloat16, kFloat32, kInt32, kOther };
+enum class ScalarType {
+    kFloat16,
+    kBFloat16,
+    kFloat32,
+    kFloat8E4M3,
+    kUInt8,
+    kInt32,
+    kInt64,
+    kOther
+};
 
 // What a call needs to know of a tensor; the Python object keeps the memory alive.
 struct TensorView {

@@ -11,7 +11,7 @@ struct CUstream_st;
 
 namespace limelight {
 
-enum class Dtype : int32_t { kFloat16 = 0, kBFloat16 = 1, kFloat32 = 2 };
+enum class Dtype : int32_t { kFloat16 = 0, kBFloat16 = 1, kFloat32 = 2, kFloat8E4M3 = 3 };
 
 /// Strides in elements of a (batch, seqlen, heads, headdim) tensor; the last dimension is
 /// contiguous. Varlen tensors (total, heads, headdim) use row and head only.
