@@ -48,7 +48,36 @@ def stacked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-FUNCTIONS = [dense, with_lse, with_sink_and_bias, packed, stacked]
+def stacked_kv(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out: Tensor = limelight.flash_attn_kvpacked_func(q, torch.stack((k, v), 2), causal=True)
+    return out
+
+
+def packed_stacked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    ends = torch.tensor([0, 4, 9], dtype=torch.int32)
+    qkv = torch.stack((q[0], q[0] + 1, q[0] * 2), 1)
+    out: Tensor = limelight.flash_attn_varlen_qkvpacked_func(qkv, ends, 5, window_size=(3, 0))
+    return out
+
+
+def packed_stacked_kv(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    ends, ends_k = (torch.tensor(x, dtype=torch.int32) for x in ([0, 4, 9], [0, 6, 13]))
+    kv = torch.stack((k[0], v[0]), 1)
+    lengths = (ends, ends_k, 5, 7)
+    out: Tensor = limelight.flash_attn_varlen_kvpacked_func(q[0], kv, *lengths, softcap=9.0)
+    return out
+
+
+FUNCTIONS = [
+    dense,
+    with_lse,
+    with_sink_and_bias,
+    packed,
+    stacked,
+    stacked_kv,
+    packed_stacked,
+    packed_stacked_kv,
+]
 
 
 @pytest.fixture(autouse=True)

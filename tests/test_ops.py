@@ -67,7 +67,8 @@ def test_opcheck_backward(case: Case, need: bool) -> None:
     x = build(case)
     problem = problem_arguments(x.problem)
     out, lse = forward_op(x.q, x.k, x.v, *problem)
-    arguments = (x.dout, x.dlse if need else None, x.q, x.k, x.v, out, lse, need, need, *problem)
+    tensors = (x.dout, x.dlse if need else None, x.q, x.k, x.v, out, lse)
+    arguments = (*tensors, need, need, 2 if need else 0, *problem)
     torch.library.opcheck(backward_op, arguments, test_utils=OPCHECKS)
 
 

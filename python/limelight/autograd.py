@@ -24,13 +24,28 @@ _INPUTS = 3 + len(FIELDS)
 _FIRST_TENSOR = FIELDS.index("cu_seqlens_q")  # the fields from here on are tensors or None
 
 
+def _unstack(q: Tensor, k: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v of (qkv, None, None), (q, kv, None) or themselves: stacked in dimension -3."""
+    if k is None:
+        q, k, v = q.unbind(-3)
+    elif v is None:
+        k, v = k.unbind(-3)
+    assert v is not None
+    return q, k, v
+
+
 class AttentionFunction(torch.autograd.Function):
-    """(out, lse) with gradients for q, k, v, sink and bias; differentiable once."""
+    """(out, lse) with gradients for q, k, v, sink and bias; differentiable once.
+
+    (qkv, None, None) and (q, kv, None) in the place of q, k, v get one gradient, without copies.
+    """
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, *problem: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        q: Tensor, k: Tensor | None, v: Tensor | None, *problem: Any
+    ) -> tuple[Tensor, Tensor]:
         """Compute (out, lse)."""
-        out, lse = forward_op(q, k, v, *problem)
+        out, lse = forward_op(*_unstack(q, k, v), *problem)
         return out, lse
 
     @staticmethod
@@ -48,10 +63,11 @@ class AttentionFunction(torch.autograd.Function):
         if dout is None:
             dout = torch.zeros_like(out)
         needs = ctx.needs_input_grad
+        stacked = 3 if k is None else 2 if v is None else 0
+        wanted = (needs[_BIAS], needs[_SINK], stacked)
         with torch.no_grad():
-            found = backward_op(
-                dout, dlse, q, k, v, out, lse, needs[_BIAS], needs[_SINK], *ctx.scalars, *tensors
-            )
+            parts = _unstack(q, k, v)
+            found = backward_op(dout, dlse, *parts, out, lse, *wanted, *ctx.scalars, *tensors)
         grads: list[Tensor | None] = [None] * _INPUTS
         for place, gradient in zip((0, 1, 2, _BIAS, _SINK), found, strict=True):
             if needs[place]:
@@ -120,9 +136,18 @@ def _distinct(arguments: tuple[Any, ...]) -> list[Any]:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    p: AttentionProblem,
+    out: Tensor | None = None,
+    stack: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(out, lse) of a call, differentiable where an input requires a gradient."""
+    """(out, lse) of a call, differentiable where an input requires a gradient.
+
+    stack: the tensor (..., 3, heads, headdim) or (..., 2, heads, headdim) whose views q, k, v or k,
+    v are; it then gets their gradients in one piece.
+    """
     if not (torch.is_grad_enabled() and _differentiates(q, k, v, p)):
         if _is_eager(q):
             return execute.forward(q, k, v, p, out)
@@ -136,6 +161,9 @@ def attention(
             "Nearest supported call: under torch.no_grad(), or without out"
         )
     apply: Any = AttentionFunction.apply
-    arguments = (q, k, v, *problem_arguments(p))
+    inputs: tuple[Tensor | None, ...] = (q, k, v)
+    if stack is not None:
+        inputs = (stack, None, None) if stack.shape[-3] == 3 else (q, stack, None)
+    arguments = (*inputs, *problem_arguments(p))
     result, lse = apply(*(_distinct(arguments) if torch.compiler.is_compiling() else arguments))
     return result, lse

@@ -28,8 +28,13 @@ def _readable(x: Tensor, pad: int) -> Tensor:
     return x if fits and x.data_ptr() % 16 == 0 else x.clone(memory_format=torch.contiguous_format)
 
 
-def _written(like: Tensor, packed: bool) -> Tensor:
-    """A contiguous tensor like ``like``; packed ones may hold rows that no sequence covers."""
+def _written(like: Tensor, packed: bool, into: Tensor | None) -> Tensor:
+    """Where the kernel writes the gradient of ``like``: into, if its headdim needs no padding.
+
+    Packed ones may hold rows that no sequence covers: those are zero.
+    """
+    if into is not None and into.shape == like.shape:
+        return into.zero_() if packed else into
     return like.new_zeros(like.shape) if packed else like.new_empty(like.shape)
 
 
@@ -48,8 +53,10 @@ def _may_see_no_key(q: Tensor, k: Tensor, p: AttentionProblem) -> bool:
     )
 
 
-def _cut(x: Tensor, headdim: int) -> Tensor:
-    return x if x.shape[-1] == headdim else x[..., :headdim].contiguous()
+def _cut(x: Tensor, headdim: int, into: Tensor | None) -> Tensor:
+    if into is None:
+        return x if x.shape[-1] == headdim else x[..., :headdim].contiguous()
+    return into if x is into else into.copy_(x[..., :headdim])
 
 
 def run_backward_kernel(
@@ -63,8 +70,11 @@ def run_backward_kernel(
     p: AttentionProblem,
     *,
     need_dsink: bool,
+    into: tuple[Tensor | None, ...] = (None, None, None),
 ) -> Gradients:
     """Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k, v and sink.
+
+    into: where to write dq, dk and dv; a copy is made only where a headdim is no multiple of 8.
 
     Extra memory: two floats a row of q, and copies of what is misaligned or has a headdim that is
     no multiple of 8, and of q and dout where rows may see no key.
@@ -78,7 +88,8 @@ def run_backward_kernel(
     q, k = _readable(q, pad_qk), _readable(k, pad_qk)
     v, out, dout = _readable(v, pad_v), _readable(out, pad_v), _readable(dout, pad_v)
     packed_q, packed_k = p.cu_seqlens_q is not None, p.cu_seqlens_k is not None
-    dq, dk, dv = _written(q, packed_q), _written(k, packed_k), _written(v, packed_k)
+    dq = _written(q, packed_q, into[0])
+    dk, dv = _written(k, packed_k, into[1]), _written(v, packed_k, into[2])
     make = torch.zeros if packed_q else torch.empty
     workspace = make((2, *lse.shape), dtype=torch.float32, device=q.device)
     bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
@@ -123,4 +134,6 @@ def run_backward_kernel(
         logit = sink.float()[:, None] / math.log(2)
         over = (1,) if packed_q else (0, 2)
         dsink = -(torch.exp2(logit - lse_log2) * delta).sum(over).to(sink.dtype)
-    return Gradients(_cut(dq, headdim), _cut(dk, headdim), _cut(dv, headdim_v), None, dsink)
+    dq = _cut(dq, headdim, into[0])
+    dk, dv = _cut(dk, headdim, into[1]), _cut(dv, headdim_v, into[2])
+    return Gradients(dq, dk, dv, None, dsink)

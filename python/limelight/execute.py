@@ -287,13 +287,19 @@ def backward(
     *,
     need_dbias: bool,
     need_dsink: bool,
+    into: tuple[Tensor | None, ...] = (None, None, None),
 ) -> torch_path.Gradients:
-    """Gradients of a forward call; the arguments were checked by it."""
+    """Gradients of a forward call; the arguments were checked by it.
+
+    into: where to write dq, dk and dv: tensors like q, k and v of any strides, or None for new.
+    """
     choice, fallback = choose("backward", q, k, v, p, need_dbias=need_dbias)
     if choice.kernel is not None:
-        return run_backward_kernel(dout, dlse, q, k, v, out, lse, p, need_dsink=need_dsink)
+        return run_backward_kernel(
+            dout, dlse, q, k, v, out, lse, p, need_dsink=need_dsink, into=into
+        )
     if fallback:
         runtime.fall_back(f"backward attention on {q.device}", fallback)
     return torch_path.backward(
-        dout, dlse, q, k, v, out, lse, p, need_dbias=need_dbias, need_dsink=need_dsink
+        dout, dlse, q, k, v, out, lse, p, need_dbias=need_dbias, need_dsink=need_dsink, into=into
     )

@@ -77,6 +77,7 @@ def flash_attn_func(
     dropout_p > 0. A row that sees no key has out = 0 and lse = -inf (FA2: +inf).
     Raises ValueError or TypeError naming a bad argument; FallbackError as LIMELIGHT_FALLBACK says.
     """
+    stack = others.pop("_stack", None) if others else None  # what q, k, v are views of
     if others:
         refuse_foreign("flash_attn_func", others)
     q, k, v = _inputs(q, k, v)
@@ -102,7 +103,7 @@ def flash_attn_func(
         batch_invariant=batch_invariant,
         generator=generator,
     )
-    result = attention(q, k, v, problem, out)
+    result = attention(q, k, v, problem, out, stack)
     if return_attn_probs:
         return *result, signed_probabilities(q, k, problem)
     return result if return_lse or return_softmax_lse else result[0]
@@ -164,6 +165,7 @@ def flash_attn_varlen_func(
     Everything else, and what is returned, as in flash_attn_func; lse is (heads_q, total_q) where
     cu_seqlens_q is given.
     """
+    stack = others.pop("_stack", None) if others else None  # what q, k, v are views of
     if others:
         refuse_foreign("flash_attn_varlen_func", others)
     q, k, v = _inputs(q, k, v)
@@ -205,7 +207,7 @@ def flash_attn_varlen_func(
         batch_invariant=batch_invariant,
         generator=generator,
     )
-    result = attention(q, k, v, problem, out)
+    result = attention(q, k, v, problem, out, stack)
     if return_attn_probs:
         return *result, signed_probabilities(q, k, problem)
     return result if return_lse or return_softmax_lse else result[0]
@@ -230,11 +232,16 @@ def _inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ):
         _refuse_inputs(q, k, v)
     if q.dtype is _FLOAT32 or k.dtype is _FLOAT32 or v.dtype is _FLOAT32:
-        device = q.device.type
-        if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            q, k, v = (x.to(dtype) if x.dtype is _FLOAT32 else x for x in (q, k, v))
+        q, k, v = autocast(q), autocast(k), autocast(v)
     return q, k, v
+
+
+def autocast(x: Tensor) -> Tensor:
+    """x, cast to autocast's dtype if that is on and x is float32."""
+    device = x.device.type
+    if x.dtype is _FLOAT32 and device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
 
 
 def _refuse_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -31,7 +31,7 @@ _PROBLEM = """
 SCHEMAS = (
     f"""attention_forward(Tensor q, Tensor k, Tensor v, {_PROBLEM}) -> (Tensor out, Tensor lse)""",
     f"""attention_backward(Tensor dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out,
-    Tensor lse, bool need_dbias, bool need_dsink, {_PROBLEM})
+    Tensor lse, bool need_dbias, bool need_dsink, int stacked, {_PROBLEM})
     -> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dsink)""",
     """append_kv(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor cache_seqlens,
     Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table) -> ()""",
@@ -66,8 +66,14 @@ def _backward(
     lse: Tensor,
     need_dbias: bool,
     need_dsink: bool,
+    stacked: int,
     *problem: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    # stacked 3: dq is dqkv, 2: dk is dkv, with the other gradients written through its views.
+    shared = _stack_like(q, k, stacked) if stacked else None
+    into: tuple[Tensor | None, ...] = (None, None, None)
+    if shared is not None:
+        into = (*[None] * (3 - stacked), *shared.unbind(-3))
     gradients: torch_path.Gradients = execute.backward(
         dout,
         dlse,
@@ -79,15 +85,30 @@ def _backward(
         AttentionProblem(*problem),
         need_dbias=need_dbias,
         need_dsink=need_dsink,
+        into=into,
     )
-    dq, dk, dv, dbias, dsink = gradients
-    absent = q.new_empty(0)
+    return _outputs(q, gradients, shared, stacked)
+
+
+def _stack_like(q: Tensor, k: Tensor, stacked: int) -> Tensor:
+    like = q if stacked == 3 else k
+    return like.new_empty((*like.shape[:-2], stacked, *like.shape[-2:]))
+
+
+def _outputs(
+    q: Tensor, found: torch_path.Gradients, shared: Tensor | None, stacked: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The operator's outputs: no two share memory, and absent ones have no elements."""
+    dq, dk, dv, dbias, dsink = found
+    if shared is not None:
+        dq, dk = (shared, q.new_empty(0)) if stacked == 3 else (dq, shared)
+        dv = q.new_empty(0)
     return (
         dq,
         dk,
         dv,
-        absent if dbias is None else dbias,
-        absent.clone() if dsink is None else dsink,
+        q.new_empty(0) if dbias is None else dbias,
+        q.new_empty(0) if dsink is None else dsink,
     )
 
 
@@ -119,12 +140,15 @@ def _backward_fake(
     lse: Tensor,
     need_dbias: bool,
     need_dsink: bool,
+    stacked: int,
     *problem: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     p = AttentionProblem(*problem)
-    dbias = p.bias.new_empty(p.bias.shape) if need_dbias and p.bias is not None else q.new_empty(0)
-    dsink = p.sink.new_empty(p.sink.shape) if need_dsink and p.sink is not None else q.new_empty(0)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dbias, dsink
+    dbias = p.bias.new_empty(p.bias.shape) if need_dbias and p.bias is not None else None
+    dsink = p.sink.new_empty(p.sink.shape) if need_dsink and p.sink is not None else None
+    separate = (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape))
+    shared = _stack_like(q, k, stacked) if stacked else None
+    return _outputs(q, torch_path.Gradients(*separate, dbias, dsink), shared, stacked)
 
 
 def _append_fake(*arguments: Any) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The attention functions of flash-attn 2 that take q, k and v, or k and v, in one tensor."""
+"""The attention functions of flash-attn 2 that take q, k and v, or k and v, in one tensor.
+
+Their gradient comes in one tensor, too: the backward pass writes dq, dk and dv into its views.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from limelight.interface import flash_attn_func, flash_attn_varlen_func
+from limelight.interface import autocast, flash_attn_func, flash_attn_varlen_func
 from limelight.messages import bad, check_tensor
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def flash_attn_qkvpacked_func(
     **later: Unpack[Later],
 ) -> Any:
     """flash_attn_func of q, k, v stacked as qkv (batch, seqlen, 3, heads, headdim)."""
-    q, k, v = _unstack("qkv", qkv, 5, 3)
+    qkv, (q, k, v) = _unstack("qkv", qkv, 5, 3)
     return flash_attn_func(
         q,
         k,
@@ -43,6 +46,7 @@ def flash_attn_qkvpacked_func(
         deterministic,
         return_attn_probs,
         **later,
+        _stack=qkv,
     )
 
 
@@ -60,7 +64,7 @@ def flash_attn_kvpacked_func(
     **later: Unpack[Later],
 ) -> Any:
     """flash_attn_func of k, v stacked as kv (batch, seqlen_k, 2, heads_kv, headdim)."""
-    k, v = _unstack("kv", kv, 5, 2)
+    kv, (k, v) = _unstack("kv", kv, 5, 2)
     return flash_attn_func(
         q,
         k,
@@ -74,6 +78,7 @@ def flash_attn_kvpacked_func(
         deterministic,
         return_attn_probs,
         **later,
+        _stack=kv,
     )
 
 
@@ -92,7 +97,7 @@ def flash_attn_varlen_qkvpacked_func(
     **later: Unpack[Later],
 ) -> Any:
     """flash_attn_varlen_func of q, k, v stacked as qkv (total, 3, heads, headdim)."""
-    q, k, v = _unstack("qkv", qkv, 4, 3)
+    qkv, (q, k, v) = _unstack("qkv", qkv, 4, 3)
     lengths = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
     return flash_attn_varlen_func(
         q,
@@ -108,6 +113,7 @@ def flash_attn_varlen_qkvpacked_func(
         deterministic,
         return_attn_probs,
         **later,
+        _stack=qkv,
     )
 
 
@@ -129,7 +135,7 @@ def flash_attn_varlen_kvpacked_func(
     **later: Unpack[Later],
 ) -> Any:
     """flash_attn_varlen_func of k, v stacked as kv (total_k, 2, heads_kv, headdim)."""
-    k, v = _unstack("kv", kv, 4, 2)
+    kv, (k, v) = _unstack("kv", kv, 4, 2)
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     return flash_attn_varlen_func(
         q,
@@ -145,10 +151,12 @@ def flash_attn_varlen_kvpacked_func(
         deterministic,
         return_attn_probs,
         **later,
+        _stack=kv,
     )
 
 
-def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, ...]:
+def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """x as autocast wants it, and its parts."""
     check_tensor(name, x)
     if x.dim() != dims or x.shape[-3] != parts:
         layout = ("batch, seqlen, " if dims == 5 else "total, ") + f"{parts}, heads, headdim"
@@ -158,4 +166,5 @@ def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, ...]:
             f"({layout})",
             f"torch.stack of the {parts} tensors in dimension -3",
         )
-    return x.unbind(-3)
+    x = autocast(x)
+    return x, x.unbind(-3)

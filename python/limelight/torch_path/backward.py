@@ -40,13 +40,15 @@ def backward(
     *,
     need_dbias: bool = True,
     need_dsink: bool = True,
+    into: tuple[Tensor | None, ...] = (None, None, None),
 ) -> Gradients:
     """Return the gradients of sum(dout * out) + sum(dlse * lse).
 
     out and lse are what ``forward`` returned for the same problem; dlse has lse's shape, or is None
     for zero. k and v may be packed, paged or chosen rows of a cache: every slot receives the sum of
     what reads it. need_dbias, need_dsink: whether to compute the gradient of problem.bias and
-    problem.sink, if present. Rows with LSE = -inf get and give zero gradients. Every sum has a
+    problem.sink, if present. into: where dq, dk and dv go: tensors like q, k and v of any strides,
+    or None for new ones. Rows with LSE = -inf get and give zero gradients. Every sum has a
     fixed order, so equal inputs give equal bits. Extra memory: dk and dv in fp32, one row block of
     everything else. Raises ValueError for FP8 tensors.
     """
@@ -57,7 +59,7 @@ def backward(
             )
     plan = make_plan(q, k, problem)
     context = make_context(q, k, problem, plan)
-    run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink)
+    run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, into)
     with without_autocast(q.device):
         # The fused operator takes no gradient of LSE.
         groups = plan.groups if dlse is not None else fused.groups(q, k, v, problem, plan)
@@ -85,6 +87,7 @@ class _Run:
         lse: Tensor,
         need_dbias: bool,
         need_dsink: bool,
+        into: tuple[Tensor | None, ...],
     ) -> None:
         problem, dtype = context.problem, context.dtype
         self.context, self.problem, self.plan = context, problem, context.plan
@@ -92,10 +95,11 @@ class _Run:
         # (tokens..., heads, 1), so that rows are read like those of q.
         self.lse = lse.transpose(-1, -2).unsqueeze(-1)
         self.dlse = None if dlse is None else dlse.transpose(-1, -2).unsqueeze(-1)
-        self.dq = q.new_zeros(_with_spare(q, problem.cu_seqlens_q))
+        self.into = into
+        self.dq = _zeros(q, q.dtype, problem.cu_seqlens_q, into[0])
         packed_k = problem.cu_seqlens_k if problem.block_table is None else None
-        self.dk = k.new_zeros(_with_spare(k, packed_k), dtype=dtype)
-        self.dv = v.new_zeros(_with_spare(v, packed_k), dtype=dtype)
+        self.dk = _zeros(k, dtype, packed_k, into[1])
+        self.dv = _zeros(v, dtype, packed_k, into[2])
         self.packed_k = packed_k is not None
         self.dbias: Tensor | None = None
         if problem.bias is not None and need_dbias:
@@ -118,10 +122,13 @@ class _Run:
             dbias = dbias.to(problem.bias.dtype)
         if dsink is not None and problem.sink is not None:
             dsink = dsink.flatten().to(problem.sink.dtype)
+        dq = self.dq if problem.cu_seqlens_q is None else self.dq[:-1]
+        dk = self.dk[:-1] if self.packed_k else self.dk
+        dv = self.dv[:-1] if self.packed_k else self.dv
         return Gradients(
-            self.dq if problem.cu_seqlens_q is None else self.dq[:-1],
-            (self.dk[:-1] if self.packed_k else self.dk).to(k.dtype),
-            (self.dv[:-1] if self.packed_k else self.dv).to(v.dtype),
+            _deliver(dq, self.q, self.into[0]),
+            _deliver(dk, k, self.into[1]),
+            _deliver(dv, v, self.into[2]),
             dbias,
             dsink,
         )
@@ -207,8 +214,19 @@ class _Run:
         self.dbias[bias_slices(shape, rows, keys)] += part
 
 
-def _with_spare(like: Tensor, cu_seqlens: Tensor | None) -> tuple[int, ...]:
-    """The shape of like, with the spare row of PackedTokens if it is packed."""
-    if cu_seqlens is None:
-        return tuple(like.shape)
-    return (like.shape[0] + 1, *like.shape[1:])
+def _zeros(
+    like: Tensor, dtype: torch.dtype, cu_seqlens: Tensor | None, into: Tensor | None
+) -> Tensor:
+    """An accumulator like ``like``, with the spare row of PackedTokens if it is packed."""
+    if cu_seqlens is not None:
+        return like.new_zeros((like.shape[0] + 1, *like.shape[1:]), dtype=dtype)
+    if into is not None and into.dtype == dtype:
+        return into.zero_()
+    return like.new_zeros(like.shape, dtype=dtype)
+
+
+def _deliver(gradient: Tensor, like: Tensor, into: Tensor | None) -> Tensor:
+    """The accumulated gradient in like's dtype, in into if given."""
+    if into is None:
+        return gradient.to(like.dtype)
+    return into if gradient is into else into.copy_(gradient)
