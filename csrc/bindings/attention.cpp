@@ -64,25 +64,36 @@ void fill_sink(AttentionParams& params, const py::handle& object) {
     params.sink = static_cast<const float*>(sink->data);
 }
 
-// (batch, heads_q, seqlen_q, seqlen_k), each extent 1 or full.
-void fill_bias(AttentionParams& params, const py::handle& object) {
-    const auto bias = optional_view(object, "bias");
-    if (!bias) {
-        return;
-    }
-    expect(bias->ndim == 4, "bias",
-           "has " + std::to_string(bias->ndim) + " dimensions, allowed: 4");
+// Strides of (batch, heads_q, seqlen_q, seqlen_k), each extent 1 or full; 0 where it is 1.
+BiasStrides bias_strides(const AttentionParams& params, const TensorView& bias, const char* name) {
+    expect(bias.ndim == 4, name, "has " + std::to_string(bias.ndim) + " dimensions, allowed: 4");
     const int64_t full[] = {params.batch, params.heads_q, params.seqlen_q, params.seqlen_k};
     int64_t strides[4];
     for (int i = 0; i < 4; ++i) {
-        expect(bias->shape[i] == 1 || bias->shape[i] == full[i], "bias",
-               "has extent " + std::to_string(bias->shape[i]) + " in dimension " +
+        expect(bias.shape[i] == 1 || bias.shape[i] == full[i], name,
+               "has extent " + std::to_string(bias.shape[i]) + " in dimension " +
                    std::to_string(i) + ", allowed: 1 or " + std::to_string(full[i]));
-        strides[i] = bias->shape[i] == 1 ? 0 : bias->stride[i];
+        strides[i] = bias.shape[i] == 1 ? 0 : bias.stride[i];
     }
-    params.bias = bias->data;
-    params.bias_dtype = element_dtype(*bias, "bias");
-    params.bias_strides = {strides[0], strides[1], strides[2], strides[3]};
+    return {strides[0], strides[1], strides[2], strides[3]};
+}
+
+void fill_bias(AttentionParams& params, const py::handle& object) {
+    if (const auto bias = optional_view(object, "bias")) {
+        params.bias = bias->data;
+        params.bias_dtype = element_dtype(*bias, "bias");
+        params.bias_strides = bias_strides(params, *bias, "bias");
+    }
+}
+
+void fill_dropout(AttentionParams& params, const py::handle& object, double dropout_p) {
+    params.dropout_p = dropout_p;
+    if (const auto state = optional_view(object, "rng_state")) {
+        require(*state, "rng_state", ScalarType::kInt64, 1);
+        expect(state->shape[0] == 2 && state->stride[0] == 1, "rng_state",
+               "must be contiguous and hold a seed and an offset");
+        params.rng_state = static_cast<const uint64_t*>(state->data);
+    }
 }
 
 // The arguments that forward and backward share, in the order of the Python functions.
@@ -99,11 +110,13 @@ struct Call {
     const py::object& alibi_slopes;
     const py::object& sink;
     const py::object& bias;
+    const py::object& rng_state;
     float softmax_scale;
     bool causal;
     int window_left;
     int window_right;
     float softcap;
+    double dropout_p;
     int max_seqlen_q;
     int max_seqlen_k;
 };
@@ -169,6 +182,7 @@ AttentionParams read_call(const Call& call) {
     fill_alibi(params, call.alibi_slopes);
     fill_sink(params, call.sink);
     fill_bias(params, call.bias);
+    fill_dropout(params, call.rng_state, call.dropout_p);
     params.softmax_scale = call.softmax_scale;
     params.causal = call.causal;
     params.window_left = call.window_left;
@@ -204,32 +218,67 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                        const py::object& out, const py::object& lse, const py::object& cu_seqlens_q,
                        const py::object& cu_seqlens_k, const py::object& seqused_q,
                        const py::object& seqused_k, const py::object& alibi_slopes,
-                       const py::object& sink, const py::object& bias, float softmax_scale,
-                       bool causal, int window_left, int window_right, float softcap,
-                       int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
-    const AttentionParams params =
-        read_call({q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
-                   alibi_slopes, sink, bias, softmax_scale, causal, window_left, window_right,
-                   softcap, max_seqlen_q, max_seqlen_k});
+                       const py::object& sink, const py::object& bias, const py::object& rng_state,
+                       float softmax_scale, bool causal, int window_left, int window_right,
+                       float softcap, double dropout_p, int max_seqlen_q, int max_seqlen_k,
+                       uintptr_t stream) {
+    const AttentionParams params = read_call({q,
+                                              k,
+                                              v,
+                                              out,
+                                              lse,
+                                              cu_seqlens_q,
+                                              cu_seqlens_k,
+                                              seqused_q,
+                                              seqused_k,
+                                              alibi_slopes,
+                                              sink,
+                                              bias,
+                                              rng_state,
+                                              softmax_scale,
+                                              causal,
+                                              window_left,
+                                              window_right,
+                                              softcap,
+                                              dropout_p,
+                                              max_seqlen_q,
+                                              max_seqlen_k});
     raise(limelight::attention_forward(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 
 void attention_backward(const py::object& dout_object, const py::object& dlse_object,
                         const py::object& dq_object, const py::object& dk_object,
-                        const py::object& dv_object, const py::object& workspace,
-                        const py::object& q, const py::object& k, const py::object& v,
-                        const py::object& out, const py::object& lse,
+                        const py::object& dv_object, const py::object& dbias_object,
+                        const py::object& workspace, const py::object& q, const py::object& k,
+                        const py::object& v, const py::object& out, const py::object& lse,
                         const py::object& cu_seqlens_q, const py::object& cu_seqlens_k,
                         const py::object& seqused_q, const py::object& seqused_k,
                         const py::object& alibi_slopes, const py::object& sink,
-                        const py::object& bias, float softmax_scale, bool causal, int window_left,
-                        int window_right, float softcap, int max_seqlen_q, int max_seqlen_k,
-                        uintptr_t stream) {
+                        const py::object& bias, const py::object& rng_state, float softmax_scale,
+                        bool causal, int window_left, int window_right, float softcap,
+                        double dropout_p, int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
     AttentionBackwardParams params;
-    static_cast<AttentionParams&>(params) =
-        read_call({q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k,
-                   alibi_slopes, sink, bias, softmax_scale, causal, window_left, window_right,
-                   softcap, max_seqlen_q, max_seqlen_k});
+    static_cast<AttentionParams&>(params) = read_call({q,
+                                                       k,
+                                                       v,
+                                                       out,
+                                                       lse,
+                                                       cu_seqlens_q,
+                                                       cu_seqlens_k,
+                                                       seqused_q,
+                                                       seqused_k,
+                                                       alibi_slopes,
+                                                       sink,
+                                                       bias,
+                                                       rng_state,
+                                                       softmax_scale,
+                                                       causal,
+                                                       window_left,
+                                                       window_right,
+                                                       softcap,
+                                                       dropout_p,
+                                                       max_seqlen_q,
+                                                       max_seqlen_k});
     const bool varlen_q = params.cu_seqlens_q != nullptr;
     const bool varlen_k = params.cu_seqlens_k != nullptr;
     const TensorView dout = gradient(dout_object, "dout", view(out, "out"), "out");
@@ -244,6 +293,13 @@ void attention_backward(const py::object& dout_object, const py::object& dlse_ob
     params.dq_strides = strides_of(dq, "dq", varlen_q);
     params.dk_strides = strides_of(dk, "dk", varlen_k);
     params.dv_strides = strides_of(dv, "dv", varlen_k);
+
+    if (const auto dbias = optional_view(dbias_object, "dbias")) {
+        expect(params.bias != nullptr, "dbias", "must be None without a bias");
+        gradient(dbias_object, "dbias", view(bias, "bias"), "bias");
+        params.dbias = dbias->data;
+        params.dbias_strides = bias_strides(params, *dbias, "dbias");
+    }
 
     params.total_q = varlen_q ? dq.shape[0] : 0;
     const int64_t head_rows = varlen_q ? params.total_q : params.seqlen_q;

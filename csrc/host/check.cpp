@@ -50,7 +50,7 @@ Status check_sm80_features(const AttentionParams& p, const char* op) {
         {"block_table", p.block_table != nullptr},
         {"leftpad_k", p.leftpad_k != nullptr},
         {"cache_batch_idx", p.cache_batch_idx != nullptr},
-        {"dropout_p", p.dropout_p > 0.0f},
+        {"dropout_p", p.dropout_p > 0.0},
         {"q_descale", p.q_descale != nullptr},
         {"k_descale", p.k_descale != nullptr},
         {"v_descale", p.v_descale != nullptr},
@@ -121,8 +121,12 @@ Status check_attention(const AttentionParams& p) {
     if (!(p.softcap >= 0.0f)) {
         return Status::error(kInvalid, "softcap is %g, allowed: 0 (off) or positive", p.softcap);
     }
-    if (!(p.dropout_p >= 0.0f && p.dropout_p < 1.0f)) {
+    if (!(p.dropout_p >= 0.0 && p.dropout_p < 1.0)) {
         return Status::error(kInvalid, "dropout_p is %g, allowed: [0, 1)", p.dropout_p);
+    }
+    if (p.dropout_p > 0.0 && p.rng_state == nullptr) {
+        return Status::error(kInvalid, "rng_state must not be null when dropout_p is %g",
+                             p.dropout_p);
     }
     const bool has_rows = p.batch > 0 && p.seqlen_q > 0;
     if (has_rows && (p.q == nullptr || p.out == nullptr || p.lse == nullptr)) {
@@ -171,6 +175,9 @@ Status check_backward(const AttentionBackwardParams& p) {
 Status check_sm80_backward(const AttentionBackwardParams& p) {
     if (const Status status = check_sm80_features(p, "backward"); !status.ok()) {
         return status;
+    }
+    if (p.dbias != nullptr) {
+        return Status::error(kUnsupported, "dbias: the sm80 backward kernel does not compute it");
     }
     const bool varlen_q = p.cu_seqlens_q != nullptr;
     const bool varlen_k = p.cu_seqlens_k != nullptr;

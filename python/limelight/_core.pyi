@@ -43,11 +43,13 @@ def attention_forward(
     alibi_slopes: Tensor | None,
     sink: Tensor | None,
     bias: Tensor | None,
+    rng_state: Tensor | None,
     softmax_scale: float,
     causal: bool,
     window_left: int,
     window_right: int,
     softcap: float,
+    dropout_p: float,
     max_seqlen_q: int,
     max_seqlen_k: int,
     stream: int,
@@ -57,8 +59,8 @@ def attention_forward(
 
     q (batch, seqlen_q, heads_q, headdim) or (total_q, heads_q, headdim) with cu_seqlens_q; k, v
     likewise with heads_kv; out like q with headdim_v; lse (batch, heads_q, seqlen_q) or (heads_q,
-    total_q) float32. ValueError for arguments that contradict each other, RuntimeError for what the
-    kernel or the CUDA runtime refuses.
+    total_q) float32; rng_state (2,) int64, needed when dropout_p > 0. ValueError for arguments that
+    contradict each other, RuntimeError for what the kernel or the CUDA runtime refuses.
     """
 
 def attention_backward(
@@ -67,6 +69,7 @@ def attention_backward(
     dq: Tensor,
     dk: Tensor,
     dv: Tensor,
+    dbias: Tensor | None,
     workspace: Tensor,
     q: Tensor,
     k: Tensor,
@@ -80,11 +83,13 @@ def attention_backward(
     alibi_slopes: Tensor | None,
     sink: Tensor | None,
     bias: Tensor | None,
+    rng_state: Tensor | None,
     softmax_scale: float,
     causal: bool,
     window_left: int,
     window_right: int,
     softcap: float,
+    dropout_p: float,
     max_seqlen_q: int,
     max_seqlen_k: int,
     stream: int,
@@ -93,9 +98,10 @@ def attention_backward(
     """Launch the backward kernels of the current device on ``stream``.
 
     Writes dq, dk and dv, the gradients of sum(dout * out) + sum(dlse * lse), with the shapes of q,
-    k and v; out and lse are what attention_forward wrote. dlse is a contiguous lse. workspace is
-    (2, *lse.shape) float32 and contiguous: afterwards delta = rowsum(dout * out) - dlse and lse *
-    log2(e), 0 and +inf for rows that saw no key. Errors as attention_forward's.
+    k and v, and dbias, unless it is None, with that of bias; out and lse are what attention_forward
+    wrote. dlse is a contiguous lse. workspace is (2, *lse.shape) float32 and contiguous: afterwards
+    delta = rowsum(dout * out) - dlse and lse * log2(e), 0 and +inf for rows that saw no key. Errors
+    as attention_forward's.
     """
 
 def kernels() -> list[KernelInfo]: ...

@@ -103,6 +103,7 @@ def run_backward_kernel(
             dq,
             dk,
             dv,
+            None,
             workspace,
             q,
             k,
@@ -116,6 +117,7 @@ def run_backward_kernel(
             None if alibi_slopes is None else alibi_slopes.contiguous(),
             None if sink is None else sink.contiguous(),
             bias,
+            p.rng_state,
         ),
         (
             p.softmax_scale,
@@ -123,6 +125,7 @@ def run_backward_kernel(
             p.window_left,
             p.window_right,
             p.softcap,
+            p.dropout_p,
             p.max_seqlen_q,
             p.max_seqlen_k,
         ),

@@ -258,6 +258,7 @@ def _run_kernel(
             alibi_slopes,
             sink,
             bias,
+            p.rng_state,
         ),
         (
             p.softmax_scale,
@@ -265,6 +266,7 @@ def _run_kernel(
             p.window_left,
             p.window_right,
             p.softcap,
+            p.dropout_p,
             p.max_seqlen_q,
             p.max_seqlen_k,
         ),

@@ -93,9 +93,10 @@ struct AttentionParams {
     Dtype bias_dtype = Dtype::kFloat32;
     BiasStrides bias_strides{};
 
-    float dropout_p = 0.0f;
-    const uint64_t* rng_state = nullptr;  ///< [2] Philox seed and offset
-    const float* q_descale = nullptr;     ///< [batch, heads_kv]
+    double dropout_p = 0.0;  ///< in [0, 1); double, so that every caller rounds it to one threshold
+    const uint64_t* rng_state =
+        nullptr;  ///< [2] Philox seed and offset, read on the device; needed when dropout_p > 0
+    const float* q_descale = nullptr;  ///< [batch, heads_kv]
     const float* k_descale = nullptr;
     const float* v_descale = nullptr;
     int32_t num_splits = 0;  ///< 0: the library chooses
@@ -127,6 +128,10 @@ struct AttentionGradients {
     TensorStrides dq_strides{};
     TensorStrides dk_strides{};
     TensorStrides dv_strides{};
+
+    void* dbias =
+        nullptr;  ///< in bias_dtype, null where it is not wanted; every element is written
+    BiasStrides dbias_strides{};  ///< 0 sums over the dimension
 
     int64_t total_q = 0;         ///< varlen: rows that q, out and lse hold
     float* workspace = nullptr;  ///< attention_backward_workspace bytes
