@@ -41,6 +41,7 @@ def backward(
     need_dbias: bool = True,
     need_dsink: bool = True,
     into: tuple[Tensor | None, ...] = (None, None, None),
+    tile_keys: int | None = None,
 ) -> Gradients:
     """Return the gradients of sum(dout * out) + sum(dlse * lse).
 
@@ -50,21 +51,22 @@ def backward(
     problem.sink, if present. into: where dq, dk and dv go: tensors like q, k and v of any strides,
     or None for new ones. Rows with LSE = -inf get and give zero gradients. Every sum has a
     fixed order, so equal inputs give equal bits. Extra memory: dk and dv in fp32, one row block of
-    everything else. Raises ValueError for FP8 tensors.
+    everything else. tile_keys: as in ``forward``. Raises ValueError for FP8 tensors.
     """
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if is_fp8(tensor.dtype):
             raise ValueError(
                 f"{name} is {tensor.dtype}: FP8 attention has no backward; use bfloat16 or float16"
             )
-    plan = make_plan(q, k, problem)
+    plan = make_plan(q, k, problem, tile_keys)
     context = make_context(q, k, problem, plan)
     run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, into)
     with without_autocast(q.device):
         # The fused operator takes no gradient of LSE.
-        groups = plan.groups if dlse is not None else fused.groups(q, k, v, problem, plan)
+        fusible = dlse is None and tile_keys is None
+        groups = fused.groups(q, k, v, problem, plan) if fusible else plan.groups
         for group in groups:
-            if dlse is None and fused.serves(q, k, v, problem, group):
+            if fusible and fused.serves(q, k, v, problem, group):
                 run.fused_group(group)
             else:
                 for rows in plan.row_blocks(group):

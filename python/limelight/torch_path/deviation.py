@@ -14,15 +14,21 @@ import torch
 from torch import Tensor
 
 from limelight.problem import AttentionProblem
+from limelight.torch_path.backward import backward
 from limelight.torch_path.forward import forward
 
 Attention = Callable[[Tensor, Tensor, Tensor, AttentionProblem], Tensor]
+GRADIENTS = ("dq", "dk", "dv")
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """Absolute deviations of O for one case; V is standard normal. tile_keys None: the default."""
+    """Absolute deviations of one tensor of one case; tile_keys None: the default.
 
+    q, k, v and dO are standard normal. tensor: out, dq, dk or dv.
+    """
+
+    tensor: str
     dtype: str
     seqlen: int
     headdim: int
@@ -47,19 +53,22 @@ def deviations(
     headdim: int = 64,
     heads: int = 4,
     causal: bool = True,
+    gradients: bool = False,
     device: str = "cpu",
     seed: int = 0,
     attention: Attention | None = None,
 ) -> Iterator[Deviation]:
-    """Yield one Deviation for each sequence length and tile size, shortest first.
+    """Yield Deviations for each sequence length and tile size: of out, and of dq, dk, dv if asked.
 
-    attention: what to measure: a function of q, k, v (1, seqlen, heads, headdim) and the problem;
-    tile sizes then do not apply and each length yields once. Default: the torch path.
+    attention: what to measure: a function of q, k, v (1, seqlen, heads, headdim) and the problem
+    that returns O, differentiable for gradients; tile sizes then do not apply and each length is
+    measured once. Default: the torch path.
     """
     generator = torch.Generator().manual_seed(seed)
     for seqlen in seqlens:
         shape = (1, seqlen, heads, headdim)
-        q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3))
+        drawn = [torch.randn(shape, generator=generator) for _ in range(4)]
+        q, k, v, dout = (x.to(device, dtype) for x in drawn)
         problem = AttentionProblem(
             softmax_scale=headdim**-0.5,
             max_seqlen_q=seqlen,
@@ -67,30 +76,64 @@ def deviations(
             causal=causal,
             window_right=0 if causal else -1,
         )
-        truth, _ = forward(q.double(), k.double(), v.double(), problem)
-        eager = _errors(_eager(q, k, v, problem), truth)
+        seed_of_out = dout if gradients else None
+        wide = (q.double(), k.double(), v.double(), dout.double() if gradients else None)
+        truth = _torch_path(*wide, problem, None)
+        eager = _by_autograd(_eager, q, k, v, seed_of_out, problem)
         for tile in (None,) if attention is not None else tile_keys:
-            if attention is not None:
-                out = attention(q, k, v, problem)
+            if attention is None:
+                found = _torch_path(q, k, v, seed_of_out, problem, tile)
             else:
-                out, _ = forward(q, k, v, problem, tile_keys=tile)
-            mine = _errors(out, truth)
-            name = str(dtype).removeprefix("torch.")
-            yield Deviation(name, seqlen, headdim, causal, tile, *mine, *eager)
+                found = _by_autograd(attention, q, k, v, seed_of_out, problem)
+            for name, mine in found.items():
+                what = (name, str(dtype).removeprefix("torch."), seqlen, headdim, causal, tile)
+                own, others = _errors(mine, truth[name]), _errors(eager[name], truth[name])
+                yield Deviation(*what, *own, *others)
 
 
-def _errors(out: Tensor, truth: Tensor) -> tuple[float, float]:
-    error = (out.double() - truth).abs()
+def _torch_path(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dout: Tensor | None,
+    problem: AttentionProblem,
+    tile: int | None,
+) -> dict[str, Tensor]:
+    out, lse = forward(q, k, v, problem, tile_keys=tile)
+    if dout is None:
+        return {"out": out}
+    found = backward(dout, None, q, k, v, out, lse, problem, tile_keys=tile)
+    return {"out": out, "dq": found.dq, "dk": found.dk, "dv": found.dv}
+
+
+def _by_autograd(
+    attention: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dout: Tensor | None,
+    problem: AttentionProblem,
+) -> dict[str, Tensor]:
+    if dout is None:
+        return {"out": attention(q, k, v, problem)}
+    q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+    out = attention(q, k, v, problem)
+    found = torch.autograd.grad((out,), (q, k, v), (dout,))
+    return {"out": out.detach(), **dict(zip(GRADIENTS, found, strict=True))}
+
+
+def _errors(found: Tensor, truth: Tensor) -> tuple[float, float]:
+    error = (found.double() - truth).abs()
     return float(error.max()), float(error.square().mean().sqrt())
 
 
 def _eager(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> Tensor:
     """The softmax formula in q's dtype, head by head to bound memory at seqlen**2."""
-    out = torch.empty_like(q)
+    rows = []
     for head in range(q.shape[2]):
         scores = (q[:, :, head] * problem.softmax_scale) @ k[:, :, head].mT
         if problem.causal:
             hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(hidden, float("-inf"))
-        out[:, :, head] = torch.softmax(scores, -1) @ v[:, :, head]
-    return out
+        rows.append(torch.softmax(scores, -1) @ v[:, :, head])
+    return torch.stack(rows, 2)
