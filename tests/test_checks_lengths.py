@@ -251,12 +251,6 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "prefix_lse is torch.float32 (3, 4); allowed: float32 (4, 3)",
     ),
     (
-        "linear rows",
-        lambda: limelight.flat_linear(torch.zeros(129, 8), torch.zeros(4, 8)),
-        ValueError,
-        "x rows is 129; allowed: at most 128",
-    ),
-    (
         "linear shape",
         lambda: limelight.flat_linear(torch.zeros(2, 8), torch.zeros(4, 7)),
         ValueError,

@@ -10,6 +10,7 @@ import limelight
 import pytest
 import torch
 import torch._dynamo.testing
+from limelight.quantize import quantize_fp8
 from torch import Tensor
 
 
@@ -150,11 +151,54 @@ def test_out_and_cache_are_written_in_a_compiled_graph() -> None:
     assert bool(caches[0].any())
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return limelight.flat_linear(x * 2, weight, bias, "swiglu").tanh()
+
+
+def test_flat_linear_compiles_with_gradients() -> None:
+    inputs = (make(2, 3, 16), make(12, 16), make(12))
+    compiled = torch.compile(linear, fullgraph=True, backend="aot_eager")
+    for a, b in zip(both_passes(compiled, *inputs), both_passes(linear, *inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_flat_linear_compiles_with_a_quantised_weight_and_out() -> None:
+    stored = quantize_fp8(torch.randn(12, 128))
+
+    def call(x: Tensor, out: Tensor) -> Tensor:
+        return limelight.flat_linear(x, stored.weight, weight_scale=stored.scale, out=out) + 1
+
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(call, fullgraph=True, backend=counter, dynamic=True)
+    graphs = []
+    for rows in (2, 5, 130):
+        x, out = make(rows, 128, grad=False), torch.zeros(rows, 12)
+        want = call(x, torch.zeros(rows, 12))
+        assert torch.equal(compiled(x, out), want)
+        assert torch.equal(out + 1, want)
+        graphs.append(counter.frame_count)
+    assert graphs[0] == graphs[-1]
+
+
+def test_flat_linear_exports() -> None:
+    class Layer(torch.nn.Module):
+        def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+            return limelight.flat_linear(x, weight, activation="gelu")
+
+    inputs = (make(2, 16, grad=False), make(12, 16, grad=False))
+    program = torch.export.export(Layer(), inputs)
+    assert "limelight.flat_linear" in str(program.graph)
+    torch.testing.assert_close(program.module()(*inputs), Layer()(*inputs))
+
+
 def test_bad_input_is_found_while_tracing() -> None:
     q, k = make(1, 3, 4, 8), make(1, 3, 3, 8)
     compiled = torch.compile(dense, fullgraph=True, backend="aot_eager")
     with pytest.raises(Exception, match="q heads is 4; allowed: a multiple of the 3"):
         compiled(q, k, k)
+    layer = torch.compile(linear, fullgraph=True, backend="aot_eager")
+    with pytest.raises(Exception, match="weight rows is 5; allowed: even for swiglu"):
+        layer(make(2, 8), make(5, 8), make(5))
 
 
 def test_export() -> None:

@@ -7,6 +7,7 @@ Flash-attn's functions and more.
 from limelight._version import __version__
 from limelight.explain import Explanation, backends, explain
 from limelight.gemm import flat_linear
+from limelight.gemm_explain import LinearExplanation, explain_linear
 from limelight.interface import flash_attn_func, flash_attn_varlen_func
 from limelight.kvcache import flash_attn_with_kvcache, get_scheduler_metadata
 from limelight.merge import flash_attn_combine, merge_attn_states
@@ -22,9 +23,11 @@ __all__ = [
     "Explanation",
     "FallbackError",
     "FallbackWarning",
+    "LinearExplanation",
     "__version__",
     "backends",
     "explain",
+    "explain_linear",
     "flash_attn_combine",
     "flash_attn_func",
     "flash_attn_kvpacked_func",

@@ -111,7 +111,7 @@ def _differentiates(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> boo
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def _is_eager(q: Tensor) -> bool:
+def is_eager(q: Tensor) -> bool:
     """Whether q is an ordinary tensor that no tracer, mode or transform watches."""
     return (
         type(q) in _PLAIN
@@ -149,7 +149,7 @@ def attention(
     v are; it then gets their gradients in one piece.
     """
     if not (torch.is_grad_enabled() and _differentiates(q, k, v, p)):
-        if _is_eager(q):
+        if is_eager(q):
             return execute.forward(q, k, v, p, out)
         # The operator would drop the tangents of forward-mode AD; AttentionFunction refuses them.
         if torch.compiler.is_compiling() or forward_ad._current_level < 0:

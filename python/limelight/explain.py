@@ -40,7 +40,8 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _capability(device: Any) -> tuple[int, int] | None:
+def device_capability(device: Any) -> tuple[int, int] | None:
+    """The capability of a torch device, "sm_90", (9, 0), or this machine's (None); None: a CPU."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(device, tuple):
@@ -127,7 +128,7 @@ def explain(
         used.add("gqa")
     query = dispatch.Query(
         op,
-        _capability(device),
+        device_capability(device),
         str(dtype).removeprefix("torch."),
         headdim,
         headdim if headdim_v is None else headdim_v,

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limelight import execute, torch_path
+from limelight import execute, gemm_execute, torch_path
 from limelight.cache_append import append_kv
 from limelight.checks import check_shapes
+from limelight.gemm_checks import FP8, check_linear
 from limelight.problem import AttentionProblem
 
 FIELDS = tuple(field.name for field in fields(AttentionProblem))
@@ -35,6 +36,8 @@ SCHEMAS = (
     -> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dsink)""",
     """append_kv(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor cache_seqlens,
     Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table) -> ()""",
+    """flat_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? weight_scale,
+    Tensor? weight_zero, Tensor? out_scale, str? activation, bool batch_invariant) -> Tensor""",
 )
 
 _Library: Any = torch.library.Library
@@ -116,10 +119,15 @@ def _append(*arguments: Any) -> None:
     append_kv(*arguments)
 
 
+def _linear(*arguments: Any) -> Tensor:
+    return gemm_execute.run(*arguments)
+
+
 for _key in ("CPU", "CUDA"):
     _library.impl("attention_forward", _forward, _key)
     _library.impl("attention_backward", _backward, _key)
     _library.impl("append_kv", _append, _key)
+    _library.impl("flat_linear", _linear, _key)
 
 
 def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *problem: Any) -> tuple[Tensor, Tensor]:
@@ -155,10 +163,18 @@ def _append_fake(*arguments: Any) -> None:
     return None
 
 
+def _linear_fake(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    bias, residual, scale, zero, out_scale, activation, _ = others
+    layout = check_linear(x, weight, bias, residual, scale, zero, out_scale, activation)
+    return x.new_empty((*x.shape[:-1], layout.n), dtype=x.dtype if out_scale is None else FP8)
+
+
 _register_fake("limelight::attention_forward", _forward_fake, lib=_library)
 _register_fake("limelight::attention_backward", _backward_fake, lib=_library)
 _register_fake("limelight::append_kv", _append_fake, lib=_library)
+_register_fake("limelight::flat_linear", _linear_fake, lib=_library)
 
 forward_op = torch.ops.limelight.attention_forward.default
 backward_op = torch.ops.limelight.attention_backward.default
 append_op = torch.ops.limelight.append_kv.default
+linear_op = torch.ops.limelight.flat_linear.default
