@@ -10,6 +10,7 @@ from limelight.gemm import flat_linear
 from limelight.gemm_explain import LinearExplanation, explain_linear
 from limelight.interface import flash_attn_func, flash_attn_varlen_func
 from limelight.kvcache import flash_attn_with_kvcache, get_scheduler_metadata
+from limelight.linear import FlatLinear, replace_linears
 from limelight.merge import flash_attn_combine, merge_attn_states
 from limelight.packed import (
     flash_attn_kvpacked_func,
@@ -23,6 +24,7 @@ __all__ = [
     "Explanation",
     "FallbackError",
     "FallbackWarning",
+    "FlatLinear",
     "LinearExplanation",
     "__version__",
     "backends",
@@ -39,4 +41,5 @@ __all__ = [
     "flat_linear",
     "get_scheduler_metadata",
     "merge_attn_states",
+    "replace_linears",
 ]

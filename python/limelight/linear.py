@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A linear layer on flat_linear, and its exchange for the nn.Linear layers of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limelight.gemm import flat_linear
+from limelight.gemm_checks import ACTIVATIONS, FP8
+from limelight.messages import bad, check_tensor
+from limelight.quantize import MODES, QuantizedWeight, quantize
+
+
+class FlatLinear(nn.Module):
+    """activation(x @ weight.T + bias) + residual through flat_linear, as nn.Linear otherwise.
+
+    in_features, out_features: of x and of the result; with activation "swiglu" weight and bias have
+    2 * out_features rows, [gate | up]. quantization: None, or "fp8" (a scale a row), "fp8_block"
+    (128 x 128), "int4", "int4_g64", "int4_zero", "int4_g64_zero" (groups of 128 or 64 columns).
+    batch_invariant: a row's bits do not depend on the other rows. device, dtype: of the parameters.
+
+    weight is a parameter; a quantised weight, weight_scale and weight_zero are buffers without
+    gradient, which ``.to(dtype)`` leaves in their format. The state dict has nn.Linear's names.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str | None = None,
+        *,
+        quantization: str | None = None,
+        batch_invariant: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_modes(activation, quantization)
+        rows = out_features * (2 if activation == "swiglu" else 1)
+        made = nn.Linear(in_features, rows, bias, device, dtype)
+        self._take(made.weight, made.bias, activation, quantization, batch_invariant)
+
+    def _take(
+        self,
+        weight: Tensor,
+        bias: nn.Parameter | None,
+        activation: str | None,
+        quantization: str | None,
+        batch_invariant: bool,
+    ) -> None:
+        rows, self.in_features = weight.shape
+        self.out_features = rows // 2 if activation == "swiglu" else rows
+        self.activation = activation
+        self.quantization = quantization
+        self.batch_invariant = batch_invariant
+        self.weight: Tensor
+        self.weight_scale: Tensor | None
+        self.weight_zero: Tensor | None
+        if quantization is None:
+            self.weight = weight
+            self.weight_scale = self.weight_zero = None
+        else:
+            stored = _quantized(weight.detach(), quantization)
+            self.register_buffer("weight", stored.weight)
+            self.register_buffer("weight_scale", stored.scale)
+            self.register_buffer("weight_zero", stored.zero)
+        self.bias: nn.Parameter | None
+        self.register_parameter("bias", bias)
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear | FlatLinear,
+        activation: str | None = None,
+        *,
+        quantization: str | None = None,
+        batch_invariant: bool = False,
+    ) -> FlatLinear:
+        """A layer with linear's own parameters, not copies; a quantised weight is new."""
+        _check_modes(activation, quantization)
+        if isinstance(linear, FlatLinear) and linear.quantization is not None:
+            nearest = "from_linear of the layer before quantising"
+            raise bad("linear.quantization", repr(linear.quantization), "None", nearest)
+        rows = linear.weight.shape[0]
+        if activation == "swiglu" and rows % 2:
+            raise bad("linear.out_features", rows, "even for swiglu: [gate | up]", "from_gate_up")
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        bias: Any = linear.bias
+        made._take(linear.weight, bias, activation, quantization, batch_invariant)
+        return made.train(linear.training)
+
+    @classmethod
+    def from_gate_up(
+        cls,
+        gate: nn.Linear,
+        up: nn.Linear,
+        *,
+        quantization: str | None = None,
+        batch_invariant: bool = False,
+    ) -> FlatLinear:
+        """silu(gate(x)) * up(x) as one layer; weights and biases are copied into one."""
+        if gate.weight.shape != up.weight.shape or (gate.bias is None) != (up.bias is None):
+            allowed = f"{tuple(gate.weight.shape)}, with a bias or without as gate"
+            raise bad("up.weight.shape", up.weight.shape, allowed, "two layers of one shape")
+        with torch.no_grad():
+            joined = nn.Linear(1, 1, gate.bias is not None, device="meta")
+            joined.weight = nn.Parameter(
+                torch.cat((gate.weight, up.weight)), gate.weight.requires_grad
+            )
+            if gate.bias is not None:
+                joined.bias = nn.Parameter(torch.cat((gate.bias, up.bias)), gate.bias.requires_grad)
+        return cls.from_linear(
+            joined.train(gate.training),
+            "swiglu",
+            quantization=quantization,
+            batch_invariant=batch_invariant,
+        )
+
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return flat_linear(
+            x,
+            self.weight,
+            self.bias,
+            self.activation,
+            residual,
+            out,
+            self.weight_scale,
+            weight_zero=self.weight_zero,
+            batch_invariant=self.batch_invariant,
+        )
+
+    def extra_repr(self) -> str:
+        """What repr shows between the brackets."""
+        parts = [f"in_features={self.in_features}, out_features={self.out_features}"]
+        parts.append(f"bias={self.bias is not None}")
+        parts += [f"activation={self.activation!r}"] if self.activation else []
+        parts += [f"quantization={self.quantization!r}"] if self.quantization else []
+        parts += ["batch_invariant=True"] if self.batch_invariant else []
+        return ", ".join(parts)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlatLinear:
+        """Move, and convert the dtype of what is no float8 weight nor its fp32 scale."""
+        if self.weight.dtype != FP8:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
+        kept = (self.weight, self.weight_scale)
+
+        def move(t: Tensor) -> Tensor:
+            if not any(t is x for x in kept):
+                return fn(t)
+            moved = fn(t)
+            return moved if moved.dtype == t.dtype else t.to(moved.device)
+
+        super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: Any, **options: Any
+    ) -> None:
+        weight = state_dict.get(f"{prefix}weight")
+        if isinstance(weight, Tensor):
+            stored, own = weight.dtype, self.weight.dtype
+            if stored != own and (self.quantization or stored in (FP8, torch.uint8)):
+                raise bad(
+                    f"{prefix}weight.dtype",
+                    stored,
+                    f"{own}: copying would cast without a scale",
+                    "load into layers of the same quantization, then from_linear(quantization=...)",
+                    TypeError,
+                )
+        super()._load_from_state_dict(state_dict, prefix, *others, **options)
+
+
+def _check_modes(activation: str | None, quantization: str | None) -> None:
+    if activation not in ACTIVATIONS:
+        names = ", ".join(map(repr, ACTIVATIONS))
+        raise bad("activation", repr(activation), names, "activation=None")
+    if quantization is not None and quantization not in MODES:
+        names = ", ".join(map(repr, (None, *MODES)))
+        raise bad("quantization", repr(quantization), names, "quantization='fp8'")
+
+
+def _quantized(weight: Tensor, mode: str) -> QuantizedWeight:
+    check_tensor("weight", weight)
+    stored = quantize(weight, mode)
+    return QuantizedWeight(stored.weight.contiguous(), stored.scale.contiguous(), stored.zero)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What replace_linears did, by the modules' names."""
+
+    replaced: dict[str, FlatLinear] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)  # linear layers left alone, and why
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.replaced)} layers replaced, {len(self.kept)} kept"]
+        return "\n".join(lines + [f"  kept {name}: {why}" for name, why in self.kept.items()])
+
+
+def replace_linears(
+    model: nn.Module,
+    *,
+    quantization: str | None = None,
+    batch_invariant: bool = False,
+    skip: Collection[str] | Callable[[str, nn.Linear], bool] = (),
+) -> Replacement:
+    """Exchange the nn.Linear layers of model for FlatLinear, in place; what was done and what not.
+
+    quantization, batch_invariant: of FlatLinear. skip: names (as of model.named_modules(), or their
+    last part: "lm_head") or a function of name and layer. Layers stay that flat_linear's kernels
+    cannot serve: a dtype other than float16 and bfloat16, in_features no multiple of 8 (int4: of
+    the group), a subclass of nn.Linear, hooks or parametrisations; with quantization also weights
+    that another module shares. Parameters that are not quantised remain the same objects: tied
+    weights stay tied, optimisers and state dicts keep working.
+    """
+    _check_modes(None, quantization)
+    if isinstance(model, nn.Linear):
+        raise bad("model", "an nn.Linear itself", "a module that holds some", "from_linear(model)")
+    owners: dict[int, set[int]] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), set()).add(id(module))
+    done: dict[int, FlatLinear] = {}
+    result = Replacement()
+    places = [
+        (f"{path}.{name}" if path else name, parent, name, child)
+        for path, parent in model.named_modules(remove_duplicate=False)
+        for name, child in parent._modules.items()
+        if isinstance(child, nn.Linear)
+    ]
+    for path, parent, name, linear in places:
+        skipped = skip(path, linear) if callable(skip) else path in skip or name in skip
+        shared = len(owners[id(linear.weight)]) > 1
+        why = "named in skip" if skipped else _why_not(linear, quantization, shared)
+        if why:
+            result.kept[path] = why
+            continue
+        if id(linear) not in done:
+            done[id(linear)] = FlatLinear.from_linear(
+                linear, quantization=quantization, batch_invariant=batch_invariant
+            )
+        setattr(parent, name, done[id(linear)])
+        result.replaced[path] = done[id(linear)]
+    return result
+
+
+def _why_not(linear: nn.Linear, quantization: str | None, shared: bool) -> str:
+    """Why a layer stays; empty where it is replaced."""
+    if type(linear) is not nn.Linear:
+        return f"it is a {type(linear).__name__}, a subclass of nn.Linear"
+    hooks = (
+        linear._forward_hooks,
+        linear._forward_pre_hooks,
+        linear._backward_hooks,
+        linear._backward_pre_hooks,
+    )
+    if any(hooks) or "forward" in vars(linear):
+        return "it has hooks"
+    if linear.weight.dtype not in (torch.float16, torch.bfloat16):
+        return f"its dtype is {linear.weight.dtype}; nearest: torch.float16 or torch.bfloat16"
+    step = 8
+    if quantization is not None and quantization.startswith("int4"):
+        step = 64 if "g64" in quantization else 128
+    if linear.in_features % step:
+        return f"in_features is {linear.in_features}; nearest: a multiple of {step}"
+    if quantization is not None and shared:
+        return "its weight is shared with another module"
+    return ""
