@@ -20,10 +20,11 @@ def drawn_case(
     layouts_k: tuple[str, ...] = ("dense", "packed", "paged", "rows"),
     dropout: bool = True,
     leftpad: bool = True,
-    headdim_step: int = 1,
+    headdims: st.SearchStrategy[int] | None = None,
     longest: int = 70,
 ) -> Case:
     """Draw a small case; shrinks towards one plain sequence."""
+    headdims = st.integers(1, 40) if headdims is None else headdims
     heads_kv = draw(st.integers(1, 3))
     layout_k = draw(st.sampled_from(layouts_k))
     causal = draw(st.booleans())
@@ -45,8 +46,8 @@ def drawn_case(
         seqlen_k=draw(st.integers(0, longest)),
         heads_q=heads_kv * draw(st.integers(1, 4)),
         heads_kv=heads_kv,
-        headdim=headdim_step * draw(st.integers(1, 40 // headdim_step)),
-        headdim_v=headdim_step * draw(st.integers(1, 40 // headdim_step)),
+        headdim=draw(headdims),
+        headdim_v=draw(headdims),
         dtype=dtype,
         layout_q=draw(st.sampled_from(["dense", "packed"])),
         layout_k=layout_k,

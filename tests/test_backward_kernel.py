@@ -16,8 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 from cases import BIAS_SHAPES, FEATURES, LAYOUTS, SHAPES, Case, Inputs, build, vary
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from limelight.autograd import attention
 from test_forward_kernel import BASE, ODD_HEADDIMS, TILES, WINDOWS, cut, poisoned_memory
 from tolerance import assert_gradients
@@ -148,42 +146,6 @@ def test_scores_that_grow_with_distance(kernels: torch.device) -> None:
     assert x.problem.alibi_slopes is not None
     x = replace(x, problem=replace(x.problem, alibi_slopes=-9 - x.problem.alibi_slopes))
     assert_gradients(x, gradients(x), with_dlse=True)
-
-
-@settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    seqlens=st.tuples(st.integers(1, 140), st.integers(1, 140)),
-    heads=st.sampled_from([(1, 1), (3, 1), (4, 2)]),
-    headdim=st.sampled_from([8, 24, 32, 64]),
-    window=st.tuples(st.integers(-1, 50), st.integers(-1, 50)),
-    causal=st.booleans(),
-    softcap=st.sampled_from([0.0, 10.0]),
-    extra=st.sampled_from([{}, {"alibi": "heads"}, {"bias": "bh1k"}, {"sink": True}]),
-    packed=st.booleans(),
-    seed=st.integers(0, 1000),
-)
-def test_drawn_combinations(
-    kernels: torch.device,
-    seqlens: tuple[int, int],
-    heads: tuple[int, int],
-    headdim: int,
-    window: tuple[int, int],
-    causal: bool,
-    softcap: float,
-    extra: dict[str, object],
-    packed: bool,
-    seed: int,
-) -> None:
-    layout = "packed" if packed else "dense"
-    case = vary(BASE, "drawn", seqlen_q=seqlens[0], seqlen_k=seqlens[1], headdim=headdim, seed=seed)
-    case = vary(case, "heads", heads_q=heads[0], heads_kv=heads[1], window=window, causal=causal)
-    case = vary(case, "layout", layout_q=layout, layout_k=layout, softcap=softcap, **extra)
-    check(case, kernels)
 
 
 if not torch.cuda.is_available():
