@@ -86,7 +86,7 @@ def test_opcheck_append() -> None:
     lengths = torch.tensor([1, 6], dtype=torch.int32)
     rows = torch.tensor([2, 0], dtype=torch.int32)
     for index in (None, rows):
-        arguments = (cache.clone(), cache.clone(), new, new, lengths, None, index, None)
+        arguments = (cache.clone(), cache.clone(), new, new, lengths, None, index, *[None] * 3)
         torch.library.opcheck(append_op, arguments, test_utils=OPCHECKS)
 
 

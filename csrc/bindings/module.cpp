@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#include "bindings/append.h"
 #include "bindings/attention.h"
 #include "bindings/kernels.h"
 #include "limelight/limelight.h"
@@ -53,6 +54,7 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
+    limelight::bindings::bind_append(module);
     limelight::bindings::bind_attention(module);
     limelight::bindings::bind_kernels(module);
     module.def("device", &device, py::arg("index"));

@@ -5,6 +5,7 @@ Flash-attn's functions and more.
 """
 
 from limelight._version import __version__
+from limelight.append import append_kv
 from limelight.explain import Explanation, backends, explain
 from limelight.gemm import flat_linear
 from limelight.gemm_explain import LinearExplanation, explain_linear
@@ -27,6 +28,7 @@ __all__ = [
     "FlatLinear",
     "LinearExplanation",
     "__version__",
+    "append_kv",
     "backends",
     "explain",
     "explain_linear",

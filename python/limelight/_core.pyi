@@ -104,6 +104,38 @@ def attention_backward(
     as attention_forward's.
     """
 
+def append_kv(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    cache_seqlens: Tensor | None,
+    cu_seqlens_k_new: Tensor | None,
+    cache_batch_idx: Tensor | None,
+    block_table: Tensor | None,
+    slot_mapping: Tensor | None,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+    rotary_cos: Tensor | None,
+    rotary_sin: Tensor | None,
+    q: Tensor | None,
+    q_out: Tensor | None,
+    cu_seqlens_q: Tensor | None,
+    seqlens_out: Tensor | None,
+    rotary_interleaved: bool,
+    rotate_q_by_row: bool,
+    stream: int,
+    /,
+) -> None:
+    """Launch the append kernel: new tokens into caches, rotary embedding of k and q.
+
+    k, v (batch, seqlen_new, heads_kv, headdim), or (total, heads_kv, headdim) with cu_seqlens_k_new
+    or slot_mapping (int64, at most total), float16 or bfloat16; caches (rows or pages, row size,
+    heads_kv, headdim) of k's dtype or float8_e4m3fn, which takes k / k_scale. k_scale, v_scale
+    (batch, heads_kv) float32, (1, heads_kv) with slot_mapping. q_out receives q turned, seqlens_out
+    (batch,) int32 the lengths after the call. Errors as attention_forward's.
+    """
+
 def kernels() -> list[KernelInfo]: ...
 def device(index: int) -> DeviceInfo: ...
 def build_info() -> BuildInfo: ...

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from limelight.arguments import build_problem, host_int, one_of, refuse_foreign, window_bounds
-from limelight.autograd import attention
-from limelight.cache_append import token_places
+from limelight.autograd import attention, is_eager
+from limelight.cache_append import Places, Rotary, kernel_refusal, run_kernel, token_places
 from limelight.check_values import wanted
 from limelight.execute import validate
 from limelight.kvcache_checks import (
@@ -79,10 +79,12 @@ def flash_attn_with_kvcache(
         contiguous last dimension.
     k, v: (batch, seqlen_new, heads_kv, headdim), or (total_new, heads_kv, headdim) with
         cu_seqlens_k_new. Token t of sequence b goes to position cache_seqlens[b] + t, v (and k
-        without rotary) bit for bit.
+        without rotary) bit for bit. A float8_e4m3fn cache takes float8 bits as they are and other
+        dtypes as k / k_descale and v / v_descale, saturated to +-448. A token beyond the cache or
+        its block table raises where lengths are checked (CPU, LIMELIGHT_CHECK=1).
     rotary_cos, rotary_sin: (seqlen_rotary, rotary_dim / 2), at least as long as the cache. Keys
         turn by their position; query i by cache_seqlens + i where causal or windowed, otherwise
-        every query by cache_seqlens.
+        every query by cache_seqlens. Leftpad does not shift positions. Computed in fp32.
     rotary_interleaved: pairs (0, 1), (2, 3), ... (GPT-J); otherwise halves (GPT-NeoX).
     cache_seqlens: int or (batch,) int32, the cached tokens before this call; None: all.
     cache_batch_idx: (batch,) int32, the cache's row of each sequence; not with block_table.
@@ -116,6 +118,8 @@ def flash_attn_with_kvcache(
             )
         cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
     seqused_k = cache_seqlens
+    rotary: Rotary | None = None
+    by_kernel = False
     if k is not None or v is not None:
         if k is None or v is None or cache_seqlens is None:
             missing = "k" if k is None else ("v" if v is None else "cache_seqlens")
@@ -127,7 +131,16 @@ def flash_attn_with_kvcache(
         check_append(q, k_cache, v_cache, k, v, cu_seqlens_k_new, cache_batch_idx, block_table)
         if wanted(q.device) and not torch.compiler.is_compiling():
             check_room(cache_seqlens, new, capacity, k_cache, cache_batch_idx, block_table)
-        seqused_k = cache_seqlens + new
+    if rotary_cos is not None or rotary_sin is not None:
+        k, cos, sin, _ = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
+        by_row = max(window_bounds(window_size, causal)) >= 0
+        rotary = Rotary(cos, sin, rotary_interleaved, q, cu_seqlens_q, by_row)
+    if k is not None and v is not None and cache_seqlens is not None:
+        by_kernel = is_eager(q) and kernel_refusal(k_cache, k, v, rotary) is None
+        if by_kernel and not wanted(q.device):
+            seqused_k = torch.empty_like(cache_seqlens)  # the append kernel writes it
+        else:
+            seqused_k = cache_seqlens + new
     problem = build_problem(
         q,
         k_cache,
@@ -155,20 +168,36 @@ def flash_attn_with_kvcache(
     if k is not None and not torch.compiler.is_compiling():
         # Nothing is written where the attention would refuse.
         validate(q, k_cache, v_cache, problem, out)
-    if rotary_cos is not None or rotary_sin is not None:
-        k, cos, sin, starts = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
-        row, position, _ = token_places(q, starts, cu_seqlens_q)
-        if not (problem.causal or problem.window_left >= 0 or problem.window_right >= 0):
-            position = starts.long()[row]
-        q = apply_rotary(q, cos, sin, position, interleaved=rotary_interleaved)
-        position = token_places(k, starts, cu_seqlens_k_new)[1]
-        k = apply_rotary(k, cos, sin, position, interleaved=rotary_interleaved)
-    if k is not None:
-        append_op(
-            k_cache, v_cache, k, v, cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table
-        )
+    if k is not None and v is not None and cache_seqlens is not None:
+        places = Places(cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table)
+        scales = (problem.k_descale, problem.v_descale)
+        if by_kernel:
+            lengths = None if wanted(q.device) else seqused_k
+            turned = run_kernel(
+                k_cache, v_cache, k, v, places, None, scales, rotary, seqlens_out=lengths
+            )
+            q = q if turned is None else turned
+        else:
+            if rotary is not None:
+                q, k = _turn(rotary, k, k_cache, cache_seqlens, cu_seqlens_k_new)
+            append_op(k_cache, v_cache, k, v, *places, *scales)
     result = attention(q, k_cache, v_cache, problem, out)
     return result if return_softmax_lse or return_lse else result[0]
+
+
+def _turn(
+    rotary: Rotary, k: Tensor, cache: Tensor, starts: Tensor, cu_seqlens_k_new: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """q and k turned in torch; k stays fp32 for a float8 cache, so that it is rounded once."""
+    row, position, _ = token_places(rotary.q, starts, rotary.cu_seqlens_q)
+    if not rotary.by_row:
+        position = starts.long()[row]
+    tables, interleaved = (rotary.cos, rotary.sin), rotary.interleaved
+    q = apply_rotary(rotary.q, *tables, position, interleaved=interleaved)
+    position = token_places(k, starts, cu_seqlens_k_new)[1]
+    if cache.element_size() < k.element_size():
+        k = k.float()
+    return q, apply_rotary(k, *tables, position, interleaved=interleaved)
 
 
 def get_scheduler_metadata(

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from limelight.messages import bad, check_index, check_last_stride, check_tensor
 
+_QUANTISED = (torch.float16, torch.bfloat16, torch.float32)  # for a float8 cache
+
 
 def check_no_grad(*tensors: Tensor | None) -> None:
     names = ("q", "k_cache", "v_cache", "k", "v")
@@ -78,7 +80,9 @@ def check_append(
                 f"(..., {cache.shape[-2]}, {cache.shape[-1]}), as the cache",
                 "that",
             )
-        if x.dtype != cache.dtype:
+        if x.dtype != cache.dtype and not (
+            cache.dtype == torch.float8_e4m3fn and x.dtype in _QUANTISED
+        ):
             raise bad(
                 f"{name}.dtype",
                 x.dtype,

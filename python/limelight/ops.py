@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from limelight import execute, gemm_execute, torch_path
-from limelight.cache_append import append_kv
+from limelight.cache_append import append_tokens
 from limelight.checks import check_shapes
 from limelight.gemm_checks import FP8, check_linear
 from limelight.problem import AttentionProblem
@@ -35,7 +35,8 @@ SCHEMAS = (
     Tensor lse, bool need_dbias, bool need_dsink, int stacked, {_PROBLEM})
     -> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dsink)""",
     """append_kv(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor cache_seqlens,
-    Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table) -> ()""",
+    Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table, Tensor? k_scale,
+    Tensor? v_scale) -> ()""",
     """flat_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? weight_scale,
     Tensor? weight_zero, Tensor? out_scale, str? activation, bool batch_invariant) -> Tensor""",
 )
@@ -116,7 +117,7 @@ def _outputs(
 
 
 def _append(*arguments: Any) -> None:
-    append_kv(*arguments)
+    append_tokens(*arguments)
 
 
 def _linear(*arguments: Any) -> Tensor:
