@@ -68,7 +68,7 @@ def test_version_help_and_unknown_command(capsys: pytest.CaptureFixture[str]) ->
         main(["--version"])
     assert capsys.readouterr().out.strip() == limelight.__version__
     assert main([]) == 2
-    assert "{info,demo,bench,numerics}" in capsys.readouterr().out
+    assert "{info,demo,bench,tune,numerics}" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main(["fly"])
 

@@ -3,93 +3,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-Command = list[str]
+from visit import Command, Part, Skip, Visit
+
 HEADDIMS = (64, 128, 256)
+BACKWARD = ("--direction", "backward")
+GQA = ("--gqa", "--headdim", "128", "--seqlen", "2048", "4096", "8192", "16384")
+QUANTIZED = ("linear", "--format", "fp8", "int4", "--model", "llama-3-8b", "--rounds", "5")
+TUNED = ("--format", "16bit", "--rounds", "3")
 PROFILED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "4096")
 CHECKED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "333", "--tokens", "333")
-
-
-class Skip(Exception):
-    """The part has nothing to do on this machine; the message says why."""
-
-
-@dataclass(frozen=True)
-class Visit:
-    """Where things are on the machine."""
-
-    root: Path
-    out: Path
-    python: str = sys.executable
-    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
-
-    @property
-    def site(self) -> Path:
-        """Where the built package is installed."""
-        return self.out / "site"
-
-    @property
-    def build(self) -> Path:
-        """The CMake build folder, kept between runs."""
-        return self.out / "build"
-
-    @property
-    def bench_cpp(self) -> Path:
-        """The C++ benchmark."""
-        return self.build / "benchmarks" / "cpp" / "bench_attention"
-
-    def tool(self, name: str) -> str:
-        """A program of the CUDA toolkit; Skip where it is missing."""
-        home = Path(self.nvcc() or "nvcc").parent
-        for found in (shutil.which(name), home / name):
-            if found and Path(found).exists():
-                return str(found)
-        raise Skip(f"{name} is not on this machine")
-
-    def nvcc(self) -> str | None:
-        """The CUDA compiler: CUDACXX, else nvcc on PATH, else the usual place."""
-        usual = Path("/usr/local/cuda/bin/nvcc")
-        return (
-            os.environ.get("CUDACXX")
-            or shutil.which("nvcc")
-            or (str(usual) if usual.exists() else None)
-        )
-
-    def environment(self) -> dict[str, str]:
-        """Variables of every command: the built package, and caches that stay under the report."""
-        variables = dict(os.environ)
-        nvcc = self.nvcc()
-        if nvcc:
-            variables["CUDACXX"] = nvcc
-            variables.setdefault("CUDA_HOME", str(Path(nvcc).resolve().parent.parent))
-        paths = [str(self.site), *filter(None, [variables.get("PYTHONPATH")])]
-        variables |= {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "CMAKE_BUILD_PARALLEL_LEVEL": str(self.jobs),
-            "CMAKE_GENERATOR": "Ninja",
-            "TORCHINDUCTOR_CACHE_DIR": str(self.out / "cache" / "inductor"),
-            "TRITON_CACHE_DIR": str(self.out / "cache" / "triton"),
-            "HF_HUB_OFFLINE": "1",
-        }
-        return variables
-
-
-@dataclass(frozen=True)
-class Part:
-    """One step with a name; ``commands`` raises Skip where there is nothing to do."""
-
-    name: str
-    about: str
-    commands: Callable[[Visit], list[Command]]
 
 
 def machine(visit: Visit) -> list[Command]:
@@ -189,16 +115,26 @@ def test_emulator(visit: Visit) -> list[Command]:
     return _pytest(visit, "test-emulator", rest)
 
 
-def bench(headdim: int) -> Callable[[Visit], list[Command]]:
-    """Side-by-side forward benchmark of one headdim."""
+def bench(name: str, *options: str, plot: bool = True) -> Callable[[Visit], list[Command]]:
+    """``python -m limelight bench`` with options; the report is bench-NAME.json."""
 
     def commands(visit: Visit) -> list[Command]:
-        stem = str(visit.out / f"bench-d{headdim}")
-        options = ["--headdim", str(headdim), "--out", f"{stem}.json"]
-        options += ["--plot", f"{stem}.png"] if _importable("matplotlib") else []
-        return [[visit.python, "-m", "limelight", "bench", *options]]
+        stem = str(visit.out / f"bench-{name}")
+        files = ["--out", f"{stem}.json"]
+        files += ["--plot", f"{stem}.png"] if plot and _importable("matplotlib") else []
+        return [[visit.python, "-m", "limelight", "bench", *options, *files]]
 
     return commands
+
+
+def tune(visit: Visit) -> list[Command]:
+    """Where flat_linear's implementations cross, for the wheel's table of this GPU."""
+    table = str(visit.out / "tune.json")
+    return [[visit.python, "-m", "limelight", "tune", *TUNED, "--out", table]]
+
+
+def _of(headdim: int) -> tuple[str, str]:
+    return "--headdim", str(headdim)
 
 
 def bench_cpp(visit: Visit) -> list[Command]:
@@ -259,7 +195,35 @@ PARTS: tuple[Part, ...] = (
     Part("machine", "GPU, driver, compiler, packages", machine),
     Part("build", "build and install for this GPU", build),
     Part("test-kernels", "test suite: kernels on this GPU", test_kernels),
-    *(Part(f"bench-d{d}", f"against torch's backends, headdim {d}", bench(d)) for d in HEADDIMS),
+    *(
+        Part(f"bench-d{d}", f"forward against torch's, headdim {d}", bench(f"d{d}", *_of(d)))
+        for d in HEADDIMS
+    ),
+    *(
+        Part(
+            f"bench-bwd-d{d}",
+            f"backward against torch's, headdim {d}",
+            bench(f"bwd-d{d}", *_of(d), *BACKWARD),
+        )
+        for d in HEADDIMS
+    ),
+    Part("bench-gqa", "forward, 64 heads over 8, headdim 128", bench("gqa", *GQA)),
+    Part("bench-bwd-gqa", "backward of the same", bench("bwd-gqa", *GQA, *BACKWARD)),
+    *(
+        Part(
+            f"decode-t{t}",
+            f"decoding, {t} tokens, GB/s beside copy",
+            bench(f"decode-t{t}", "decode", "--tokens", str(t), plot=False),
+        )
+        for t in (1, 8, 16)
+    ),
+    Part("bench-linear", "flat_linear against cuBLAS", bench("linear", "linear", plot=False)),
+    Part(
+        "bench-linear-q",
+        "the same with fp8 and int4 weights",
+        bench("linear-q", *QUANTIZED, plot=False),
+    ),
+    Part("tune", "where flat_linear's implementations cross", tune),
     Part("bench-cpp", "liblimelight from C++ alone", bench_cpp),
     Part("overhead", "host time of one call", overhead),
     Part("resources", "registers and shared memory (cuobjdump)", resources),

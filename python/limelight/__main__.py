@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``python -m limelight {info,demo,bench,numerics}``; ``--cmake-dir`` and ``--version`` too."""
+"""``python -m limelight {info,demo,bench,tune,numerics}``; ``--cmake-dir``, ``--version`` too."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import limelight
-from limelight.cli import bench, demo, info, numerics
+from limelight.cli import bench, demo, info, numerics, tune
 
 COMMANDS = {
     "info": (info, "devices, kernels, versions, and why a backend is missing"),
     "demo": (demo, "embed and search real sentences with a pretrained transformer"),
     "bench": (bench, "time attention against torch's backends on a GPU"),
+    "tune": (tune, "measure where flat_linear's implementations cross on this GPU"),
     "numerics": (numerics, "measure deviations from float64 against length and tile size"),
 }
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="print the folder that holds limelight-config.cmake, for find_package(limelight)",
     )
-    commands = parser.add_subparsers(dest="command", metavar="{info,demo,bench,numerics}")
+    commands = parser.add_subparsers(dest="command", metavar=f"{{{','.join(COMMANDS)}}}")
     for name, (module, text) in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=text, description=module.__doc__))
     parsed = parser.parse_args(arguments)

@@ -36,7 +36,7 @@ class LinearKernel:
 
 _FORMATS = ("16bit", "fp8_channel", "fp8_block", "int4_g64", "int4_g128")
 KERNELS = {
-    "gemv": LinearKernel("gemv", 0, 4, (8, 0), _FORMATS),
+    "gemv": LinearKernel("gemv", 0, 8, (8, 0), _FORMATS),
     "flat": LinearKernel("flat", 1, MAX_ROWS, (8, 0), _FORMATS),
 }
 
@@ -158,10 +158,12 @@ def choose(
 ) -> LinearChoice:
     """The implementation of a call. installed: the kernels of this build; None means all."""
     reasons = {name: refusal(kernel, query, installed) for name, kernel in KERNELS.items()}
-    if device is None or all(reasons.values()):
+    if device is None:
         return LinearChoice("torch", "refused", 0, 0, None, tuple(reasons.items()))
     crossing, source, entry = look_up(query, table, device)
     m1, m2 = crossing.m1, crossing.m2
+    if all(reasons.values()):
+        return LinearChoice("torch", "refused", m1, m2, entry, tuple(reasons.items()))
     if query.batch_invariant:
         # The choice must not depend on M: the flat kernel, with splits that N and K decide.
         if not reasons["flat"]:

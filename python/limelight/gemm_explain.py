@@ -110,6 +110,9 @@ def explain_linear(
             )
         if weight_format not in FORMATS:
             raise bad("weight_format", repr(weight_format), ", ".join(FORMATS), "'16bit'")
+        for size_name, size in (("m", m), ("n", n), ("k", k)):
+            if size < 1:
+                raise bad(size_name, size, "1 or more", f"{size_name}=1")
         name = str(dtype).removeprefix("torch.")
         query = LinearQuery(None, name, weight_format, m, n, k, batch_invariant)
     capability = device_capability(device)

@@ -193,7 +193,7 @@ def _check_modes(activation: str | None, quantization: str | None) -> None:
 def _quantized(weight: Tensor, mode: str) -> QuantizedWeight:
     check_tensor("weight", weight)
     stored = quantize(weight, mode)
-    return QuantizedWeight(stored.weight.contiguous(), stored.scale.contiguous(), stored.zero)
+    return stored._replace(weight=stored.weight.contiguous())
 
 
 @dataclass(frozen=True)

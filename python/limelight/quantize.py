@@ -16,10 +16,10 @@ MODES = ("fp8", "fp8_block", "int4", "int4_g64", "int4_zero", "int4_g64_zero")
 
 
 class QuantizedWeight(NamedTuple):
-    """The weight, weight_scale and weight_zero that flat_linear takes."""
+    """The weight, weight_scale and weight_zero that flat_linear takes; no scale: not quantised."""
 
     weight: Tensor
-    scale: Tensor
+    scale: Tensor | None
     zero: Tensor | None = None
 
 

@@ -56,6 +56,13 @@ class Case:
         return 2 * self.batch * self.seqlen * self.headdim * (self.heads + 2 * self.heads_kv)
 
     @property
+    def moved_bytes(self) -> int:
+        """Bytes of q, k, v and out; backward those, dout and the three gradients."""
+        out = 2 * self.batch * self.seqlen * self.headdim * self.heads
+        forward = self.input_bytes + out
+        return forward if self.direction == "forward" else 2 * forward
+
+    @property
     def score_bytes(self) -> int:
         """Bytes of one (batch, heads, seqlen, seqlen) matrix of 2-byte scores."""
         return 2 * self.batch * self.heads * self.seqlen**2
@@ -76,6 +83,22 @@ def standard_cases(
     """Every combination; the batch is what fills ``tokens``, at least 1."""
     return [
         Case(max(1, tokens // s), s, HIDDEN // d, HIDDEN // d, d, mask, dtype, direction)
+        for d in headdims
+        for mask in causal
+        for s in seqlens
+    ]
+
+
+def gqa_cases(
+    headdims: tuple[int, ...],
+    seqlens: tuple[int, ...],
+    causal: tuple[bool, ...] = (False, True),
+    direction: str = "forward",
+    dtype: str = "bfloat16",
+) -> list[Case]:
+    """A large model's layer: batch 2, hidden size 8192, eight query heads to a key head."""
+    return [
+        Case(2, s, 8192 // d, max(1, 1024 // d), d, mask, dtype, direction)
         for d in headdims
         for mask in causal
         for s in seqlens

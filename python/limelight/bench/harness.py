@@ -14,32 +14,23 @@ from torch import Tensor
 
 from limelight.bench.cases import Case
 from limelight.bench.peers import OURS, Attention, plain
+from limelight.bench.timers import Call, Timer
 
 Inputs = tuple[Tensor, Tensor, Tensor]
-Call = Callable[[int], Any]
 
 
-class Timer(Protocol):
-    """Measures calls; a fake one makes the harness testable without a GPU."""
+class Work(Protocol):
+    """What is timed, for rates."""
 
-    def microseconds(self, call: Call, first: int, iterations: int) -> float:
-        """Mean time of call(first), ..., call(first + iterations - 1)."""
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions."""
         ...
 
-
-class CudaTimer:
-    """Device time between two CUDA events."""
-
-    def microseconds(self, call: Call, first: int, iterations: int) -> float:
-        """Mean time of one call; waits for the device."""
-        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        start.record()
-        for index in range(first, first + iterations):
-            call(index)
-        end.record()
-        end.synchronize()
-        return 1e3 * float(start.elapsed_time(end)) / iterations
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that must be read and written at least once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,10 +59,13 @@ class Measurement:
         """The median over rounds."""
         return statistics.median(self.rounds_us) if self.rounds_us else None
 
-    def as_dict(self, case: Case, peak_tflops: float | None) -> dict[str, Any]:
-        """JSON values; tflops and fraction_of_peak follow from the median."""
+    def as_dict(
+        self, case: Work, peak_tflops: float | None, copy_gbps: float | None = None
+    ) -> dict[str, Any]:
+        """JSON values; tflops, gbps and the fractions follow from the median."""
         median = self.median_us
         tflops = case.flops / median / 1e6 if median else None
+        gbps = case.moved_bytes / median / 1e3 if median else None
         return {
             "peer": self.peer,
             "median_us": median,
@@ -79,6 +73,8 @@ class Measurement:
             "max_us": max(self.rounds_us, default=None),
             "tflops": tflops,
             "fraction_of_peak": tflops / peak_tflops if tflops and peak_tflops else None,
+            "gbps": gbps,
+            "fraction_of_copy": gbps / copy_gbps if gbps and copy_gbps else None,
             "deviation": self.deviation,
             "allowed": self.allowed,
             "error": self.error,
@@ -152,14 +148,37 @@ def measure(
             call(0)
             calls[name] = call
         except Exception as error:  # a peer that cannot run this case must not end the run
-            result.error = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-    iterations = {name: _iterations(call, timer, plan) for name, call in calls.items()}
-    for number in range(plan.rounds):
-        progress(f"{case.name}: round {number + 1} of {plan.rounds}")
-        for name, call in calls.items():
-            count = iterations[name]
-            results[name].rounds_us.append(timer.microseconds(call, number * count, count))
+            result.error = first_line(error)
+    time_rounds(case.name, calls, results, timer, plan, progress)
     return list(results.values())
+
+
+def time_rounds(
+    name: str,
+    calls: dict[str, Call],
+    results: dict[str, Measurement],
+    timer: Timer,
+    plan: Plan,
+    progress: Callable[[str], None],
+) -> None:
+    """Time calls of verified peers; one that cannot be timed gets its error."""
+    iterations: dict[str, int] = {}
+    for peer, call in calls.items():
+        try:
+            iterations[peer] = _iterations(call, timer, plan)
+        except Exception as error:  # for example a library call that a graph cannot capture
+            results[peer].error = first_line(error)
+    for number in range(plan.rounds):
+        progress(f"{name}: round {number + 1} of {plan.rounds}")
+        for peer, count in iterations.items():
+            us = timer.microseconds(calls[peer], number * count, count)
+            results[peer].rounds_us.append(us)
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line of at most 200 characters."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def ratios(measurements: Sequence[Measurement]) -> dict[str, float]:

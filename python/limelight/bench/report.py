@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from limelight.bench.cases import Case
 from limelight.bench.harness import Measurement, ratios
 
 SCHEMA = 1
@@ -27,13 +26,20 @@ def new_report(gpu: dict[str, Any], clocks: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def add_result(report: dict[str, Any], case: Case, measurements: list[Measurement]) -> None:
-    """Append one case."""
-    peak = report["gpu"].get("peak_tflops")
+def add_result(
+    report: dict[str, Any],
+    case: Any,
+    measurements: list[Measurement],
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Append one case (a harness.Work with as_dict), and what else is known of it."""
+    peak, copy = report["gpu"].get("peak_tflops"), report["gpu"].get("copy_gbps")
     result = {
         "case": case.as_dict(),
         "flops": case.flops,
-        "peers": [m.as_dict(case, peak) for m in measurements],
+        "moved_bytes": case.moved_bytes,
+        **(facts or {}),
+        "peers": [m.as_dict(case, peak, copy) for m in measurements],
         "ratio_to_limelight": ratios(measurements),
     }
     report["results"].append(result)
@@ -62,6 +68,31 @@ def table(report: dict[str, Any]) -> str:
             lines.append(
                 f"{start}{peer['median_us']:10.1f} {peer['tflops']:8.1f} "
                 f"{'' if share is None else format(share, '.0%'):>6} "
+                f"{'' if ratio is None else format(ratio, '.2f') + 'x':>13}"
+            )
+    return "\n".join(lines)
+
+
+def rate_table(report: dict[str, Any]) -> str:
+    """One line per case and peer: time, GB/s, share of the copy bandwidth, and how much longer than
+    limelight it takes."""
+    copy = report["gpu"].get("copy_gbps")
+    lines = [f"copy bandwidth {copy} GB/s"]
+    lines.append(f"{'case':50} {'peer':16} {'us':>9} {'GB/s':>7} {'copy':>5} {'vs limelight':>13}")
+    for result in report["results"]:
+        name = result["case"]["name"]
+        if "skipped" in result:
+            lines.append(f"{name:50} skipped: {result['skipped']}")
+        for peer in result["peers"]:
+            start = f"{name:50} {peer['peer']:16} "
+            if peer["error"]:
+                lines.append(f"{start}{'-':>9} {peer['error']}")
+                continue
+            ratio = result["ratio_to_limelight"].get(peer["peer"])
+            share = peer["fraction_of_copy"]
+            lines.append(
+                f"{start}{peer['median_us']:9.1f} {peer['gbps']:7.0f} "
+                f"{'' if share is None else format(share, '.0%'):>5} "
                 f"{'' if ratio is None else format(ratio, '.2f') + 'x':>13}"
             )
     return "\n".join(lines)
