@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from case_tensors import offsets, poison_packed, random_trees
 from limelight.problem import AttentionProblem
 from torch import Tensor
 
@@ -47,6 +48,7 @@ class Case:
     sink: bool = False
     bias: str = ""  # "" | one of BIAS_SHAPES: each letter full, each 1 broadcast
     bias_dtype: str = "float32"
+    tree: bool = False
     dropout_p: float = 0.0
     descale: bool = False
     scale: float | None = None
@@ -127,6 +129,8 @@ class _Builder:
             given["alibi_slopes"] = 0.3 * torch.rand(*shape, generator=self.generator)
         if case.sink:
             given["sink"] = self.normal(case.heads_q)
+        if case.tree:
+            given["tree_mask"] = random_trees(case.batch, case.seqlen_q, self.generator)
         if case.bias:
             full = (case.batch, case.heads_q, case.seqlen_q, case.seqlen_k)
             extents = [1 if letter == "1" else n for letter, n in zip(case.bias, full, strict=True)]
@@ -173,10 +177,10 @@ class _Builder:
                 for b, n in enumerate(given["seqused_q"].tolist()):
                     q[b, n:] = float("nan")
             return q
-        given["cu_seqlens_q"] = _offsets(self.lengths(case.seqlen_q))
+        given["cu_seqlens_q"] = offsets(self.lengths(case.seqlen_q))
         total = int(given["cu_seqlens_q"][-1])
         q = self.operand(total, *extent, dtype=case.dtype, scale=case.magnitude)
-        _poison_packed(q, given["cu_seqlens_q"], given.get("seqused_q"))
+        poison_packed(q, given["cu_seqlens_q"], given.get("seqused_q"))
         return q
 
     def keys(self, given: dict[str, Tensor], headdim_v: int) -> tuple[Tensor, Tensor]:
@@ -187,7 +191,7 @@ class _Builder:
         if case.leftpad:
             given["leftpad_k"] = self.integers(0, case.seqlen_k // 2, case.batch)
         if case.layout_k == "packed":
-            given["cu_seqlens_k"] = _offsets(self.lengths(case.seqlen_k))
+            given["cu_seqlens_k"] = offsets(self.lengths(case.seqlen_k))
             tokens: tuple[int, ...] = (int(given["cu_seqlens_k"][-1]),)
         elif case.layout_k == "paged":
             pages = -(-case.seqlen_k // case.page_size)
@@ -212,7 +216,7 @@ class _Builder:
         """Overwrite with NaN what no sequence may read."""
         case = self.case
         if case.layout_k == "packed" and not case.leftpad:
-            _poison_packed(x, given["cu_seqlens_k"], given.get("seqused_k"))
+            poison_packed(x, given["cu_seqlens_k"], given.get("seqused_k"))
         elif case.layout_k != "packed":
             used = torch.zeros(x.shape[:2], dtype=torch.bool)
             for b in range(case.batch):
@@ -229,17 +233,6 @@ class _Builder:
                 x.view(torch.uint8)[~used] = 0x7F  # NaN in e4m3fn, which has no indexed assignment
             else:
                 x[~used] = float("nan")
-
-
-def _offsets(lengths: Tensor) -> Tensor:
-    return torch.cat((torch.zeros(1, dtype=torch.int32), lengths.cumsum(0).int()))
-
-
-def _poison_packed(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None) -> None:
-    if seqused is None:
-        return
-    for b, n in enumerate(seqused.tolist()):
-        x[int(cu_seqlens[b]) + n : int(cu_seqlens[b + 1])] = float("nan")
 
 
 _BASE = Case("base")
@@ -294,5 +287,8 @@ CACHES = [
     vary(_BASE, "paged", batch=3, layout_k="paged", seqlen_q=3, causal=True),
     vary(_BASE, "paged-1", layout_k="paged", page_size=1, seqlen_q=1),
     vary(_BASE, "paged-leftpad", batch=3, layout_k="paged", leftpad=True, seqlen_q=4, page_size=5),
+    vary(_BASE, "tree", layout_k="paged", tree=True, seqlen_q=40, seqused_k=True),
+    vary(_BASE, "tree-leftpad", batch=3, tree=True, seqlen_q=5, leftpad=True),
+    vary(_BASE, "tree-varlen", batch=4, tree=True, layout_q="packed", layout_k="paged", seqlen_q=9),
     vary(_BASE, "paged-varlen", batch=4, layout_q="packed", layout_k="paged", causal=True),
 ]

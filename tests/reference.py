@@ -146,6 +146,13 @@ def _head(
     j = torch.arange(first, seqlen_k)[None, :]
     diagonal = i + seqlen_k - seqlen_q
     visible = torch.ones(seqlen_q, len(k), dtype=torch.bool)
+    if problem.tree_mask is not None:
+        for row in range(seqlen_q):
+            for column in range(len(k)):
+                token = first + column - (seqlen_k - seqlen_q)
+                if token >= 0:
+                    word = int(problem.tree_mask[b, row, token // 32])
+                    visible[row, column] = bool(word >> (token % 32) & 1)
     if problem.window_left >= 0:
         visible &= j >= diagonal - problem.window_left
     if problem.window_right >= 0:

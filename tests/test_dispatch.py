@@ -14,7 +14,8 @@ from limelight import dispatch, execute, runtime
 from limelight.dispatch import Query, choose
 from limelight.problem import AttentionProblem
 
-SM80, SM80_BWD = dispatch.KERNELS
+_BY_NAME = {kernel.name: kernel for kernel in dispatch.KERNELS}
+SM80, SM80_BWD, DECODE = (_BY_NAME[n] for n in ("sm80_fwd", "sm80_bwd", "sm80_decode"))
 GOOD = {
     "op": "forward",
     "capability": (8, 0),
@@ -53,7 +54,8 @@ def test_the_smallest_tile_that_holds_both_headdims(
 def test_served_everywhere_from_ampere(capability: tuple[int, int], dtype: str) -> None:
     everything = query(*SM80.features, capability=capability, dtype=dtype)
     assert choose(everything).kernel is SM80
-    assert choose(everything).refusals == ()
+    decode = query(*DECODE.features, capability=capability, dtype=dtype)
+    assert choose(decode).kernel is DECODE
 
 
 REFUSALS = [
@@ -62,14 +64,16 @@ REFUSALS = [
     (query(dtype="float32"), "dtype is float32; nearest: float16 or bfloat16"),
     (query(headdim=264), "headdim is 264; nearest: at most 256"),
     (query("dropout"), "it does not do dropout; nearest: dropout_p=0.0"),
-    (
-        query("paged", "seqused"),
-        "a paged key/value cache (block_table); nearest: dense or cu_seqlens",
-    ),
-    (query("leftpad"), "left-padded keys (cache_leftpad); nearest: cache_leftpad=None"),
-    (query("cache_batch_idx"), "cache_batch_idx; nearest: k_cache[cache_batch_idx]"),
     (query("fp8", dtype="float8_e4m3fn"), "float8 tensors; nearest: float16 or bfloat16 tensors"),
     (query("dropout", "paged"), "dropout; nearest: dropout_p=0.0; it does not do a paged"),
+    (query("fp8_kv", "bias"), "float8 keys and values with a 16-bit q; nearest: k and v of q's"),
+]
+CACHE_REFUSALS = [
+    ("paged", "a paged key/value cache (block_table); nearest: dense or cu_seqlens"),
+    ("leftpad", "left-padded keys (cache_leftpad); nearest: cache_leftpad=None"),
+    ("cache_batch_idx", "cache_batch_idx; nearest: k_cache[cache_batch_idx]"),
+    ("tree", "a tree mask over the new tokens (tree_mask); nearest: tree_mask=None"),
+    ("fp8_kv", "float8 keys and values with a 16-bit q; nearest: k and v of q's dtype"),
 ]
 
 
@@ -82,10 +86,42 @@ def test_every_refusal_has_a_reason(asked: Query, reason: str) -> None:
     assert choice.reason.startswith("sm80_fwd: ")
 
 
-def test_features_that_a_kernel_lacks_are_all_refused() -> None:
+@pytest.mark.parametrize(("feature", "reason"), CACHE_REFUSALS)
+def test_only_the_decode_kernel_reads_caches(feature: str, reason: str) -> None:
+    choice = choose(query(feature, rows=4096))
+    assert choice.kernel is DECODE
+    assert reason in dict(choice.refusals)["sm80_fwd"]
+
+
+@pytest.mark.parametrize("kernel", dispatch.KERNELS, ids=lambda kernel: kernel.name)
+def test_features_that_a_kernel_lacks_are_all_refused(kernel: dispatch.Kernel) -> None:
     """A feature is served or refused, never ignored."""
     for name in dispatch.FEATURES:
-        assert (choose(query(name)).kernel is SM80) == (name in SM80.features), name
+        asked = query(name, op=kernel.op, capability=kernel.min_capability)
+        assert (dispatch._refusal(kernel, asked, None) is None) == (name in kernel.features), name
+
+
+@pytest.mark.parametrize(
+    ("features", "rows", "first"),
+    [
+        ((), None, SM80),
+        ((), 1, DECODE),
+        ((), 64, DECODE),
+        ((), 65, SM80),
+        (("bias",), 1, SM80),
+        (("split",), 512, DECODE),
+        (("batch_invariant",), 512, DECODE),
+        (("batch_invariant", "bias"), 512, SM80),
+        (("paged",), 512, DECODE),
+    ],
+)
+def test_few_rows_choose_the_decode_kernel(
+    features: tuple[str, ...], rows: int | None, first: dispatch.Kernel
+) -> None:
+    assert choose(query(*features, rows=rows)).kernel is first
+    without = frozenset((SM80.name, tile) for tile in SM80.headdim_tiles)
+    expected = SM80 if set(features) <= SM80.features else None
+    assert choose(query(*features, rows=rows), without).kernel is expected
 
 
 def test_the_backward_kernel() -> None:
@@ -130,6 +166,7 @@ def test_problem_features() -> None:
         "leftpad": {"leftpad_k": lengths},
         "cache_batch_idx": {"cache_batch_idx": lengths},
         "split": {"num_splits": 2},
+        "tree": {"tree_mask": lengths[None, None]},
         "deterministic": {"deterministic": True},
         "batch_invariant": {"batch_invariant": True},
     }
@@ -137,9 +174,10 @@ def test_problem_features() -> None:
         found = dispatch.call_features(q, k, k, AttentionProblem(**extent, **fields))
         assert found == {name, "gqa"}, name
     # "dbias" depends on what is differentiated: execute.make_query adds it.
-    assert set(asks) | {"gqa", "fp8", "dbias"} == set(dispatch.FEATURES)
-    fp8 = k.to(torch.float8_e4m3fn)
-    assert "fp8" in dispatch.call_features(q.bfloat16(), fp8, fp8, AttentionProblem(**extent))
+    assert set(asks) | {"gqa", "fp8", "fp8_kv", "dbias"} == set(dispatch.FEATURES)
+    fp8, problem = torch.float8_e4m3fn, AttentionProblem(**extent)
+    assert dispatch.call_features(q.half(), k.to(fp8), k.to(fp8), problem) == {"fp8_kv", "gqa"}
+    assert dispatch.call_features(q.to(fp8), k.to(fp8), k.to(fp8), problem) == {"fp8", "gqa"}
 
 
 def test_support_matrix_has_every_feature_and_kernel() -> None:
@@ -148,7 +186,8 @@ def test_support_matrix_has_every_feature_and_kernel() -> None:
     for kernel in dispatch.KERNELS:
         assert kernel.name in lines[0]
     row = next(line for line in lines if "dropout" in line)
-    assert row == "| dropout | - | - | yes |"
+    marks = ["yes" if "dropout" in kernel.features else "-" for kernel in dispatch.KERNELS]
+    assert row == f"| dropout | {' | '.join(marks)} | yes |"
 
 
 class Stub:
@@ -230,6 +269,7 @@ def test_explain_text() -> None:
         "forward on sm_90, bfloat16, headdim 72, features: gqa, dropout",
         "  runs on: the torch path",
         "  not on sm80_fwd: it does not do dropout; nearest: dropout_p=0.0",
+        "  not on sm80_decode: it does not do dropout; nearest: dropout_p=0.0",
     ]
     assert "runs on: sm80_fwd (headdim tile 96)" in str(
         limelight.explain(device=(8, 6), headdim=72)
@@ -255,14 +295,16 @@ def test_explain_takes_a_calls_arguments() -> None:
         softmax_scale=1.0,
     )
     assert told.query == Query(
-        "forward", (9, 0), "float16", 40, 40, frozenset({"causal", "gqa", "seqused", "sink"})
+        "forward", (9, 0), "float16", 40, 40, frozenset({"causal", "gqa", "seqused", "sink"}), 15
     )
-    assert told.backend == "sm80_fwd"
+    assert told.backend == "sm80_decode"
+    many = limelight.explain(q, k, k, device="sm_80", max_seqlen_q=22)  # 66 rows for each key
+    assert many.backend == "sm80_fwd"
     told = limelight.explain(q, k, k, window_size=(3, 0), dropout_p=0.1, block_table=lengths[None])
     assert {"window", "dropout", "paged"} <= told.query.features
     assert told.query.capability is None or q.is_cuda
     fp8 = k.to(torch.float8_e4m3fn)
-    assert "fp8" in limelight.explain(q, fp8, fp8).query.features
+    assert "fp8_kv" in limelight.explain(q, fp8, fp8).query.features
 
 
 def test_backends_tell_why(on_device: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from limelight.packed import (
     flash_attn_varlen_qkvpacked_func,
 )
 from limelight.runtime import FallbackError, FallbackWarning
+from limelight.tree import pack_tree_mask
+from limelight.unified_max import calibrate_unified_max
 
 __all__ = [
     "Explanation",
@@ -30,6 +32,7 @@ __all__ = [
     "__version__",
     "append_kv",
     "backends",
+    "calibrate_unified_max",
     "explain",
     "explain_linear",
     "flash_attn_combine",
@@ -43,5 +46,6 @@ __all__ = [
     "flat_linear",
     "get_scheduler_metadata",
     "merge_attn_states",
+    "pack_tree_mask",
     "replace_linears",
 ]

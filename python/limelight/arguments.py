@@ -170,6 +170,9 @@ def build_problem(
     cache_batch_idx: Tensor | None = None,
     block_table: Tensor | None = None,
     generator: torch.Generator | None = None,
+    tree_mask: Tensor | None = None,
+    unified_max: float | None = None,
+    schedule: Tensor | None = None,
 ) -> AttentionProblem:
     """The problem of one call.
 
@@ -205,6 +208,12 @@ def build_problem(
         "sink": sink if sink is None or sink.element_size() > 2 else sink.float(),
         "bias": bias,
     }
+    if tree_mask is not None:
+        fields["tree_mask"] = tree_mask
+    if unified_max is not None:
+        fields["unified_max"] = float(unified_max)
+    if schedule is not None and schedule.numel() > 0:
+        fields["schedule"] = schedule
     if dropout_p > 0:
         fields["rng_state"] = draw_rng_state(q.device, generator)
     if descales != (None, None, None):

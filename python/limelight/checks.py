@@ -40,6 +40,8 @@ _TENSOR_FIELDS = (
     "k_descale",
     "v_descale",
     "rng_state",
+    "tree_mask",
+    "schedule",
 )
 
 
@@ -176,6 +178,8 @@ def _check_scalars(p: AttentionProblem) -> None:
         raise bad("softcap", p.softcap, "0.0 (off) or a positive number", "softcap=0.0")
     if not math.isfinite(p.softmax_scale):
         raise bad("softmax_scale", p.softmax_scale, "a finite number", "softmax_scale=None")
+    if p.unified_max is not None and not math.isfinite(p.unified_max):
+        raise bad("unified_max", p.unified_max, "a finite number or None", "unified_max=None")
     if not 0 <= p.num_splits <= MAX_SPLITS:
         raise bad("num_splits", p.num_splits, f"0 (heuristic) to {MAX_SPLITS}", "num_splits=0")
     for name in ("max_seqlen_q", "max_seqlen_k"):
@@ -212,12 +216,26 @@ def _check_extras(q: Tensor, k: Tensor, p: AttentionProblem, batch: int) -> None
                 f"4-D, each extent 1 or that of {as_text(full)} (batch, heads, seqlen_q, seqlen_k)"
             )
             raise bad("bias.shape", p.bias.shape, allowed, f"bias expanded to {as_text(full)}")
+    if p.tree_mask is not None:
+        _check_tree(p, p.tree_mask, batch)
     for name in ("q_descale", "k_descale", "v_descale"):
         x = getattr(p, name)
         if x is not None and (x.dtype != torch.float32 or tuple(x.shape) != (batch, heads_kv)):
             was = f"{x.dtype} {as_text(x.shape)}"
             nearest = f"{name}.expand({batch}, {heads_kv})"
             raise bad(name, was, f"float32 ({batch}, {heads_kv}) (batch, heads_kv)", nearest)
+
+
+def _check_tree(p: AttentionProblem, tree_mask: Tensor, batch: int) -> None:
+    shape = (batch, p.max_seqlen_q, -(-p.max_seqlen_q // 32))
+    if tree_mask.dtype != torch.int32 or tuple(tree_mask.shape) != shape:
+        was = f"{tree_mask.dtype} {as_text(tree_mask.shape)}"
+        allowed = f"int32 {as_text(shape)} (batch, seqlen_q, words)"
+        raise bad("tree_mask", was, allowed, "limelight.pack_tree_mask of a bool mask")
+    check_last_stride("tree_mask", tree_mask)
+    if p.causal or p.window_left >= 0 or p.window_right >= 0:
+        was = "given with causal or window_size"
+        raise bad("tree_mask", was, "without them: it says what each token sees", "causal=False")
 
 
 def check_shapes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> int:

@@ -32,11 +32,14 @@ FEATURES: dict[str, tuple[str, str]] = {
     "leftpad": ("left-padded keys (cache_leftpad)", "cache_leftpad=None"),
     "cache_batch_idx": ("cache_batch_idx", "k_cache[cache_batch_idx]"),
     "split": ("num_splits > 1 (a hint, never a different result)", "num_splits=0 or 1"),
+    "tree": ("a tree mask over the new tokens (tree_mask)", "tree_mask=None"),
+    "fp8_kv": ("float8 keys and values with a 16-bit q", "k and v of q's dtype"),
     "fp8": ("float8 tensors", "float16 or bfloat16 tensors"),
     "deterministic": ("deterministic=True", "deterministic=False"),
     "batch_invariant": ("batch_invariant=True", "batch_invariant=False"),
 }
 OPS = ("forward", "backward")
+FEW_ROWS = 64  # a tile of the decode kernels
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Kernel:
         int, ...
     ]  # a call runs in the smallest tile that holds headdim and headdim_v
     features: frozenset[str]
+    few_rows: bool = False  # the first choice for up to FEW_ROWS rows of q for each key, else last
 
     def tile(self, headdim: int, headdim_v: int) -> int | None:
         """The headdim tile that the call runs in, or None where it fits no tile."""
@@ -75,6 +79,26 @@ _SM80_FEATURES = frozenset(
         "batch_invariant",
     )
 )
+_DECODE_FEATURES = frozenset(
+    (
+        "causal",
+        "window",
+        "varlen",
+        "seqused",
+        "gqa",
+        "softcap",
+        "alibi",
+        "sink",
+        "paged",
+        "leftpad",
+        "cache_batch_idx",
+        "split",
+        "tree",
+        "fp8_kv",
+        "deterministic",
+        "batch_invariant",
+    )
+)
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         name="sm80_fwd",
@@ -94,6 +118,16 @@ KERNELS: tuple[Kernel, ...] = (
         headdim_tiles=(32, 64, 96, 128, 192, 256),
         features=_SM80_FEATURES,
     ),
+    Kernel(
+        name="sm80_decode",
+        op="forward",
+        family="sm80",
+        min_capability=(8, 0),
+        dtypes=("float16", "bfloat16"),
+        headdim_tiles=(64, 128, 192, 256),
+        features=_DECODE_FEATURES,
+        few_rows=True,
+    ),
 )
 
 
@@ -110,6 +144,17 @@ class Query:
     headdim: int
     headdim_v: int
     features: frozenset[str] = frozenset()
+    rows: int | None = None  # max_seqlen_q * heads_q / heads_kv: rows of q for each key, if known
+
+    @property
+    def wants_few_rows(self) -> bool:
+        """Whether decode kernels come first.
+
+        Where there are few rows, more splits are asked for, or prefill, chunk and decode of a token
+        have to give the same bits.
+        """
+        few = self.rows is not None and self.rows <= FEW_ROWS
+        return few or bool(self.features & {"split", "batch_invariant"})
 
 
 class Refusal(NamedTuple):
@@ -150,7 +195,9 @@ def call_features(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) ->
         "leftpad": p.leftpad_k is not None,
         "cache_batch_idx": p.cache_batch_idx is not None,
         "split": p.num_splits > 1,
-        "fp8": q.element_size() == 1 or k.element_size() == 1,
+        "tree": p.tree_mask is not None,
+        "fp8_kv": q.element_size() > 1 and k.element_size() == 1,
+        "fp8": q.element_size() == 1,
         "deterministic": p.deterministic,
         "batch_invariant": p.batch_invariant,
     }
@@ -192,7 +239,8 @@ def choose(query: Query, installed: frozenset[tuple[str, int]] | None = None) ->
     """
     refusals: list[Refusal] = []
     chosen: Kernel | None = None
-    for kernel in KERNELS:
+    few_first = query.wants_few_rows
+    for kernel in sorted(KERNELS, key=lambda kernel: kernel.few_rows != few_first):
         if kernel.op != query.op:
             continue
         reason = _refusal(kernel, query, installed)
@@ -225,6 +273,6 @@ def support_matrix() -> str:
     ]
     for name, (what, _) in FEATURES.items():
         marks = ["yes" if name in k.features else "-" for k in KERNELS]
-        rows.append([what, *marks, "forward only" if name == "fp8" else "yes"])
+        rows.append([what, *marks, "forward only" if name in ("fp8", "fp8_kv") else "yes"])
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -12,21 +12,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from limelight import dispatch, runtime, torch_path
 from limelight.backward_kernel import run_backward_kernel
 from limelight.check_values import check_values, wanted
 from limelight.checks import check_shapes
+from limelight.decode_kernel import run_decode_kernel, workspace_bytes
+from limelight.forward_kernel import odd_strides, run_forward_kernel
 from limelight.messages import check_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limelight.problem import AttentionProblem
 
 _PLANS: dict[tuple[object, ...], Plan] = {}
 _MAX_PLANS = 4096
 runtime.on_change(_PLANS.clear)
+# Called with q, k and the problem of every forward call, for calibration.
+observers: list[Callable[[Tensor, Tensor, AttentionProblem], None]] = []
 _NO_KERNEL = frozenset[tuple[str, int]]()
 
 
@@ -39,11 +44,12 @@ class Plan(NamedTuple):
     out_dtype: torch.dtype
     lse_shape: tuple[int, ...]
     lse_dtype: torch.dtype
-    pad: tuple[int, int]  # columns to add to q and k, and to v, so that headdims are multiples of 8
+    pad: tuple[int, int]  # columns to add to q and k, and to v, so that rows are whole 16 bytes
     out_like_q: bool  # out is what empty_like(q) makes: same shape and dtype, contiguous
-    copy: tuple[bool, bool, bool]  # q, k, v whose strides are not multiples of 8 elements
+    copy: tuple[bool, bool, bool]  # q, k, v whose strides are not multiples of 16 bytes
     pack: bool  # sink or alibi_slopes is not contiguous
     read_values: bool
+    workspace: int  # bytes that the kernel needs
 
 
 def output_shapes(
@@ -76,6 +82,7 @@ def make_query(
         q.shape[-1],
         v.shape[-1],
         features | {"dbias"} if need_dbias and p.bias is not None else features,
+        p.max_seqlen_q * (q.shape[-2] // max(k.shape[-2], 1)),
     )
 
 
@@ -99,6 +106,8 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
     choice, fallback = choose("forward", q, k, v, p)
     out_shape, lse_shape = output_shapes(q, v, p, batch)
     out_dtype, lse_dtype = output_dtypes(q)
+    step = 16 // k.element_size()  # kernels read 16 bytes at a time
+    few_rows = choice.kernel is not None and choice.kernel.few_rows
     return Plan(
         kernel=choice.kernel,
         fallback=fallback,
@@ -106,21 +115,13 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         out_dtype=out_dtype,
         lse_shape=lse_shape,
         lse_dtype=lse_dtype,
-        pad=(-q.shape[-1] % 8, -v.shape[-1] % 8),
-        out_like_q=out_shape == q.shape and q.is_contiguous() and not _odd_strides(q),
-        copy=(_odd_strides(q), _odd_strides(k), _odd_strides(v)),
+        pad=(-q.shape[-1] % step, -v.shape[-1] % step),
+        out_like_q=out_shape == q.shape and q.is_contiguous() and not odd_strides(q, 8),
+        copy=(odd_strides(q, 8), odd_strides(k, step), odd_strides(v, step)),
         pack=_scattered(p.sink) or _scattered(p.alibi_slopes),
         read_values=q.device.type == "cpu" or runtime.settings.check,
+        workspace=workspace_bytes(q, k, v, p, batch) if few_rows else 0,
     )
-
-
-def _odd_strides(x: Tensor) -> bool:
-    """Whether a stride before the last is no multiple of 8 elements."""
-    return any(stride % 8 for stride in x.stride()[:-1])
-
-
-def _is_regular(out: Tensor) -> bool:
-    return out.is_contiguous() or not _odd_strides(out)
 
 
 def _scattered(x: Tensor | None) -> bool:
@@ -156,6 +157,7 @@ def _plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         p.deterministic,
         p.batch_invariant,
         p.num_splits,
+        p.unified_max is None,
         p.cu_seqlens_q if p.cu_seqlens_q is None else _metadata(p.cu_seqlens_q),
         p.cu_seqlens_k if p.cu_seqlens_k is None else _metadata(p.cu_seqlens_k),
         p.seqused_q if p.seqused_q is None else _metadata(p.seqused_q),
@@ -163,6 +165,8 @@ def _plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         p.leftpad_k if p.leftpad_k is None else _metadata(p.leftpad_k),
         p.cache_batch_idx if p.cache_batch_idx is None else _metadata(p.cache_batch_idx),
         p.block_table if p.block_table is None else _metadata(p.block_table),
+        p.tree_mask if p.tree_mask is None else _metadata(p.tree_mask),
+        p.schedule if p.schedule is None else _metadata(p.schedule),
         p.alibi_slopes if p.alibi_slopes is None else _metadata(p.alibi_slopes),
         p.sink if p.sink is None else _metadata(p.sink),
         p.bias if p.bias is None else _metadata(p.bias),
@@ -200,6 +204,9 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Check and compute (out, lse) without autograd."""
     plan = validate(q, k, v, p, out)
+    if observers:
+        for observe in observers:
+            observe(q, k, p)
     if plan.kernel is not None:
         return _run_kernel(plan, q, k, v, p, out)
     if plan.fallback:
@@ -208,73 +215,11 @@ def forward(
     return (result if out is None else out.copy_(result)), lse
 
 
-def _aligned(x: Tensor, pad: int, copy: bool) -> Tensor:
-    """x as the kernels read it.
-
-    Headdim a multiple of 8, strides multiples of 8 elements, 16-byte aligned.
-    """
-    if pad:
-        return F.pad(x, (0, pad))
-    return x.clone(memory_format=torch.contiguous_format) if copy or x.data_ptr() % 16 else x
-
-
 def _run_kernel(
     plan: Plan, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    pad_qk, pad_v = plan.pad
-    copy_q, copy_k, copy_v = plan.copy
-    if pad_qk or copy_q or q.data_ptr() % 16:
-        q = _aligned(q, pad_qk, copy_q)
-    if pad_qk or copy_k or k.data_ptr() % 16:
-        k = _aligned(k, pad_qk, copy_k)
-    if pad_v or copy_v or v.data_ptr() % 16:
-        v = _aligned(v, pad_v, copy_v)
-    lse = torch.empty(plan.lse_shape, dtype=torch.float32, device=q.device)
-    if out is not None and not pad_v and not out.data_ptr() % 16 and _is_regular(out):
-        written = out
-    elif plan.out_like_q:
-        written = torch.empty_like(q)
-    else:
-        shape = (*plan.out_shape[:-1], v.shape[-1]) if pad_v else plan.out_shape
-        written = torch.empty(shape, dtype=plan.out_dtype, device=q.device)
-    bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
-    if plan.pack:
-        sink = None if sink is None else sink.contiguous()
-        alibi_slopes = None if alibi_slopes is None else alibi_slopes.contiguous()
-    if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
-        bias = bias.float()
-    runtime.launch(
-        runtime.core().attention_forward,
-        (
-            q,
-            k,
-            v,
-            written,
-            lse,
-            p.cu_seqlens_q,
-            p.cu_seqlens_k,
-            p.seqused_q,
-            p.seqused_k,
-            alibi_slopes,
-            sink,
-            bias,
-            p.rng_state,
-        ),
-        (
-            p.softmax_scale,
-            p.causal,
-            p.window_left,
-            p.window_right,
-            p.softcap,
-            p.dropout_p,
-            p.max_seqlen_q,
-            p.max_seqlen_k,
-        ),
-    )
-    if (out is None and not pad_v) or written is out:
-        return written, lse
-    result = written[..., : plan.out_shape[-1]].contiguous() if pad_v else written
-    return (result if out is None else out.copy_(result)), lse
+    few_rows = plan.kernel is not None and plan.kernel.few_rows
+    return (run_decode_kernel if few_rows else run_forward_kernel)(plan, q, k, v, p, out)
 
 
 def backward(

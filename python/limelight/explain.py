@@ -69,9 +69,20 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seqused_k": ("seqused", _present),
     "seqused_q": ("seqused", _present),
     "sinks": ("sink", _present),
+    "tree_mask": ("tree", _present),
     "window_size": ("window", lambda value: any(w not in (None, -1) for w in value or ())),
 }
-_NEUTRAL = ("softmax_scale", "max_seqlen_q", "max_seqlen_k", "out", "return_lse", "generator")
+_NEUTRAL = (
+    "softmax_scale",
+    "max_seqlen_q",
+    "max_seqlen_k",
+    "out",
+    "return_lse",
+    "return_softmax_lse",
+    "generator",
+    "scheduler_metadata",
+    "unified_max",
+)
 
 
 def _used(features: dict[str, Any]) -> set[str]:
@@ -108,22 +119,25 @@ def explain(
     Either of a call: q, k, v and the arguments that the attention function would get (dropout_p,
     window_size, block_table, ...). Or of a description: dtype, headdim, headdim_v, heads_q,
     heads_kv and features by name (causal, window, varlen, seqused, softcap, alibi, sink, bias,
-    dbias, dropout, paged, leftpad, cache_batch_idx, split, fp8, deterministic, batch_invariant)
-    with a true value. device: a torch device, "sm_90", (9, 0), or None for q's, else this
-    machine's. op: forward or backward. A capability is answered from the kernel table, a device
-    from this build.
+    dbias, dropout, paged, leftpad, cache_batch_idx, split, tree, fp8_kv, fp8, deterministic,
+    batch_invariant) with a true value. max_seqlen_q tells how many tokens a sequence has where q
+    does not: few rows for each key are the decode kernels'. device: a torch device, "sm_90",
+    (9, 0), or None for q's, else this machine's. op: forward or backward. A capability is answered
+    from the kernel table, a device from this build.
     """
     if op not in dispatch.OPS:
         raise ValueError(f"op is {op!r}; allowed: {', '.join(dispatch.OPS)}")
     used = _used(features)
+    seqlen_q = features.get("max_seqlen_q")
     if q is not None:
         k = q if k is None else k
         v = k if v is None else v
         device = q.device if device is None else device
         dtype, headdim, headdim_v = q.dtype, q.shape[-1], v.shape[-1]
         heads_q, heads_kv = q.shape[-2], k.shape[-2]
-        if q.element_size() == 1 or k.element_size() == 1:
-            used.add("fp8")
+        seqlen_q = q.shape[1] if seqlen_q is None and q.dim() == 4 else seqlen_q
+        if k.element_size() == 1:
+            used.add("fp8" if q.element_size() == 1 else "fp8_kv")
     if heads_kv is not None and heads_kv != heads_q:
         used.add("gqa")
     query = dispatch.Query(
@@ -133,6 +147,7 @@ def explain(
         headdim,
         headdim if headdim_v is None else headdim_v,
         frozenset(used),
+        None if seqlen_q is None else int(seqlen_q) * heads_q // (heads_kv or heads_q),
     )
     here = not (isinstance(device, tuple) or str(device).startswith("sm_"))
     choice = dispatch.choose(query, runtime.installed() if here else None)

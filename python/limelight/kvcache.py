@@ -62,6 +62,8 @@ def flash_attn_with_kvcache(
     s_aux: Tensor | None = None,
     learnable_sink: Tensor | None = None,
     bias: Tensor | None = None,
+    tree_mask: Tensor | None = None,
+    unified_max: float | None = None,
     batch_invariant: bool = False,
     out: Tensor | None = None,
     return_lse: bool = False,
@@ -91,8 +93,15 @@ def flash_attn_with_kvcache(
     cache_leftpad: (batch,) int32, how many tokens at the row's start are invisible.
     block_table (= page_table): (batch, max_pages) int32, the pages of each sequence in order.
     bias: (batch, heads_q, seqlen_q, the cache's length), each extent may be 1.
+    tree_mask: (batch, seqlen_q, ceil(seqlen_q / 32)) int32 of ``pack_tree_mask`` (with
+        cu_seqlens_q: max_seqlen_q): which of the last seqlen_q keys, the new tokens, each query
+        sees; it sees all earlier keys. Not with causal or window_size. For speculative decoding.
+    unified_max: about the largest score of any row (natural-log units, after scale and softcap), as
+        ``calibrate_unified_max`` finds it: a hint that saves decode kernels an exchange of maxima.
+        Results agree within rounding however wrong it is.
     num_splits: 0 (limelight chooses), 1, or more; results agree within rounding.
-    scheduler_metadata, fa_version, ver: choose schedules or kernels elsewhere, change nothing here.
+    scheduler_metadata: of ``get_scheduler_metadata`` for the same lengths: a hint.
+    fa_version, ver: choose kernels elsewhere, change nothing here.
 
     Returns out in q's layout, with return_softmax_lse (= return_lse) (out, lse); the rest as in
     flash_attn_func. There is no backward pass. Raises ValueError or TypeError naming a bad argument
@@ -164,6 +173,9 @@ def flash_attn_with_kvcache(
         descales=(q_descale, k_descale, v_descale),
         num_splits=num_splits,
         batch_invariant=batch_invariant,
+        tree_mask=tree_mask,
+        unified_max=unified_max,
+        schedule=scheduler_metadata,
     )
     if k is not None and not torch.compiler.is_compiling():
         # Nothing is written where the attention would refuse.

@@ -24,10 +24,10 @@ FIELDS = tuple(field.name for field in fields(AttentionProblem))
 _PROBLEM = """
     float softmax_scale, SymInt max_seqlen_q, SymInt max_seqlen_k, bool causal, SymInt window_left,
     SymInt window_right, float softcap, float dropout_p, bool deterministic, bool batch_invariant,
-    int num_splits, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q,
-    Tensor? seqused_k, Tensor? leftpad_k, Tensor? cache_batch_idx, Tensor? block_table,
-    Tensor? alibi_slopes, Tensor? sink, Tensor? bias, Tensor? q_descale, Tensor? k_descale,
-    Tensor? v_descale, Tensor? rng_state
+    int num_splits, float? unified_max, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k,
+    Tensor? seqused_q, Tensor? seqused_k, Tensor? leftpad_k, Tensor? cache_batch_idx,
+    Tensor? block_table, Tensor? tree_mask, Tensor? alibi_slopes, Tensor? sink, Tensor? bias,
+    Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, Tensor? rng_state, Tensor? schedule
 """
 SCHEMAS = (
     f"""attention_forward(Tensor q, Tensor k, Tensor v, {_PROBLEM}) -> (Tensor out, Tensor lse)""",

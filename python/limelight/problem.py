@@ -21,7 +21,9 @@ class AttentionProblem:
 
     Key j of seqlen_k is visible to row i of seqlen_q iff
     ``i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k - seqlen_q + window_right``
-    (-1 = unbounded; ``causal`` means window_right = 0: bottom-right alignment).
+    (-1 = unbounded; ``causal`` means window_right = 0: bottom-right alignment). With ``tree_mask``
+    the last seqlen_q keys are the new tokens: row i sees new token t iff bit t % 32 of word
+    tree_mask[b, i, t // 32] is set, and every earlier key.
 
     Score: ``s = softmax_scale * q.k``; ``s = softcap * tanh(s / softcap)`` if softcap > 0;
     ``s -= alibi_slope * |i + seqlen_k - seqlen_q - j|``; ``s += bias``; then the softmax over
@@ -41,6 +43,7 @@ class AttentionProblem:
     deterministic: bool = False
     batch_invariant: bool = False
     num_splits: int = 0  # 0 = heuristic
+    unified_max: float | None = None  # a guess of row maxima (FlashDecoding++): a hint to kernels
     cu_seqlens_q: Tensor | None = None  # (batch + 1,) int32
     cu_seqlens_k: Tensor | None = None  # (batch + 1,) int32
     seqused_q: Tensor | None = None  # (batch,) int32
@@ -48,6 +51,7 @@ class AttentionProblem:
     leftpad_k: Tensor | None = None  # (batch,) int32
     cache_batch_idx: Tensor | None = None  # (batch,) int32: batch row -> row of k and v
     block_table: Tensor | None = None  # (batch, max_pages) int32
+    tree_mask: Tensor | None = None  # (batch, max_seqlen_q, ceil(max_seqlen_q / 32)) int32 words
     alibi_slopes: Tensor | None = None  # (heads_q,) or (batch, heads_q) fp32
     sink: Tensor | None = None  # (heads_q,) fp32
     bias: Tensor | None = None  # 4-D, each extent 1 or full: (batch, heads_q, seqlen_q, seqlen_k)
@@ -55,3 +59,4 @@ class AttentionProblem:
     k_descale: Tensor | None = None
     v_descale: Tensor | None = None
     rng_state: Tensor | None = None  # (2,) int64: Philox seed and offset, when dropout_p > 0
+    schedule: Tensor | None = None  # (n,) int32, of get_scheduler_metadata: changes no result

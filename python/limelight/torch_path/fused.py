@@ -67,6 +67,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, group: Gr
             for x in (
                 problem.alibi_slopes,
                 problem.bias,
+                problem.tree_mask,
                 problem.q_descale,
                 problem.k_descale,
                 problem.v_descale,

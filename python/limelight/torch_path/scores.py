@@ -80,7 +80,7 @@ class TileContext:
         """(batch or 1, rows, keys) bool, or None where every row sees every key."""
         problem, plan = self.problem, self.plan
         left, right = problem.window_left, problem.window_right
-        if group.exact and not plan.aligned:
+        if group.exact and not plan.aligned and problem.tree_mask is None:
             shift = group.keys - group.rows
             if (left < 0 or keys.begin >= rows.end - 1 + shift - left) and (
                 right < 0 or keys.end - 1 <= rows.begin + shift + right
@@ -107,7 +107,24 @@ class TileContext:
             inside = inside & (distance >= -left)
         if right >= 0:
             inside = inside & (distance <= right)
+        if problem.tree_mask is not None:
+            token = (key - shift_k).expand(rows.last - rows.first, 1, width)
+            inside = inside & self._tree(problem.tree_mask[rows.first : rows.last], row, token)
         return inside
+
+    def _tree(self, words: Tensor, row: Tensor, token: Tensor) -> Tensor:
+        """Which new tokens (negative: earlier keys) the rows see.
+
+        words: (batch, seqlen_q, words). row: (rows, 1). token: (batch, 1, keys). Returns (batch,
+        rows, keys).
+        """
+        batch, height, width = words.shape
+        if height == 0:
+            return token < 0
+        sequence = torch.arange(batch, device=words.device)[:, None, None]
+        where = (token >> 5).clamp(0, width - 1)
+        word = words[sequence, row.clamp(max=height - 1), where]
+        return (token < 0) | ((word >> (token & 31)) & 1 == 1)
 
     def scores(
         self,
