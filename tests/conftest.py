@@ -51,3 +51,13 @@ def kernels() -> Iterator[torch.device]:
     if runtime.emulator().cudaPeekAtLastError() != 0:
         # A fault sticks to its context, as on a GPU; the next test starts with a new one.
         runtime.emulator().cudaDeviceReset()
+
+
+@pytest.fixture(params=["torch"])
+def where(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The device of the tensors; calls there run on the torch path or on the kernels."""
+    if request.param == "kernels":
+        yield request.getfixturevalue("kernels")
+        return
+    with runtime.override(backend="torch"):
+        yield torch.device("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import limelight
 import torch
 from limelight.problem import AttentionProblem
 from reference import reference
@@ -87,12 +88,37 @@ def judge(
     out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, leftpad: int = 0, **problem: Any
 ) -> None:
     """One sequence: out (seqlen_q, heads, headdim) against float64 over the visible keys."""
-    p = AttentionProblem(
-        softmax_scale=HEADDIM**-0.5, max_seqlen_q=len(q), max_seqlen_k=len(k) - leftpad, **problem
-    )
+    extent = {"max_seqlen_q": len(q), "max_seqlen_k": len(k) - leftpad}
+    p = AttentionProblem(**{"softmax_scale": HEADDIM**-0.5, **extent, **problem})
     want = reference(q[None], k[None, leftpad:], v[None, leftpad:], p)
     # fp32: sums of at most 32 + 24 terms of size 1, 2**-24 each. bfloat16: P and out are rounded,
     # 2**-9 of values of size 4 each.
     coarse = 2.0**-7 if out.dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(out.double().cpu(), want.out[0], rtol=coarse, atol=coarse)
     torch.testing.assert_close(lse.double().cpu(), want.lse[0], rtol=1e-5, atol=1e-5 + coarse / 4)
+
+
+HALF = torch.bfloat16
+CAUSAL = {"causal": True, "window_right": 0}
+
+
+def run(where: torch.device, cache: Cache, q: Tensor, *new: Tensor, **arguments: Any) -> Any:
+    """(out, lse) with everything on the device; the cache's tensors are written there."""
+    cache.stored = tuple(x.to(where) for x in cache.stored)
+    given = {"cache_seqlens": ints(*LENGTHS), "return_softmax_lse": True}
+    given |= cache.arguments | arguments
+    placed = {n: x.to(where) if isinstance(x, Tensor) else x for n, x in given.items()}
+    tokens = (x.to(where) for x in new)
+    return limelight.flash_attn_with_kvcache(q.to(where), *cache.stored, *tokens, **placed)
+
+
+def attend(
+    where: torch.device, problem: dict[str, Any] | None = None, seqlen_q: int = 3, **arguments: Any
+) -> tuple[Tensor, Tensor]:
+    """Attend to a paged cache; every sequence is judged by what problem says of it."""
+    cache = Cache("paged", HALF, page_size=4)
+    q = draw(BATCH, seqlen_q, HEADS, HEADDIM, dtype=HALF)
+    out, lse = run(where, cache, q, **arguments)
+    for b, n in enumerate(LENGTHS):
+        judge(out[b], lse[b], q[b], cache.k[b, :n], cache.v[b, :n], **(problem or {}))
+    return out, lse
