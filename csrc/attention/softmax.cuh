@@ -67,6 +67,60 @@ struct OnlineSoftmax {
         }
     }
 
+    // The same, but a row keeps its base while no score exceeds it by more than kLazyLog2: P stays
+    // below 2^kLazyLog2 and the normalisation at the end cancels the base. Whether a row keeps it
+    // depends on its own scores alone. True if any row of the warp shrinks.
+    LIMELIGHT_DEVICE bool raise_max_lazily(const Scores& s, float scale, float (&shrink)[kRows]) {
+        constexpr float kLazyLog2 = 8.0f;
+        bool raised = false;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            float largest = row_max[r];
+#pragma unroll
+            for (int n = 0; n < kTilesN; ++n) {
+                largest = fmaxf(largest, fmaxf(s[r / 2][n][r % 2 * 2], s[r / 2][n][r % 2 * 2 + 1]));
+            }
+            largest = quad_max(largest);
+            const bool raise = (largest - row_max[r]) * scale > kLazyLog2;
+            largest = raise ? largest : row_max[r];
+            shrink[r] = raise ? exp2_approx(row_max[r] * scale - base(largest, scale)) : 1.0f;
+            row_max[r] = largest;
+            rounded_sum[r] *= shrink[r];
+            exact_sum[r] *= shrink[r];
+            raised = raised || raise;
+        }
+        return __any_sync(0xffffffffu, raised);
+    }
+
+    // exponentiate() in two halves, for a caller whose `p` is still in use during the first: s
+    // becomes exp2(s * scale - max), then p its rounding.
+    LIMELIGHT_DEVICE void exponentiate_in_place(Scores& s, float scale) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const float top = base(row_max[r], scale);
+#pragma unroll
+            for (int n = 0; n < kTilesN; ++n) {
+                float (&x)[4] = s[r / 2][n];
+                x[r % 2 * 2] = exp2_approx(x[r % 2 * 2] * scale - top);
+                x[r % 2 * 2 + 1] = exp2_approx(x[r % 2 * 2 + 1] * scale - top);
+                exact_sum[r] += x[r % 2 * 2] + x[r % 2 * 2 + 1];
+            }
+        }
+    }
+    LIMELIGHT_DEVICE void round(const Scores& s, Probabilities& p) {
+#pragma unroll
+        for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) {
+                const uint32_t pair =
+                    pack2(s[r / 2][n][r % 2 * 2], s[r / 2][n][r % 2 * 2 + 1], Element{});
+                const float2 rounded = unpack2(pair, Element{});
+                rounded_sum[r] += rounded.x + rounded.y;
+                p[r / 2][n / 2][2 * (n % 2) + r % 2] = pair;
+            }
+        }
+    }
+
     // What a row subtracts: its maximum, or 0 while it saw no key, which makes its P exact zeros.
     LIMELIGHT_DEVICE static float base(float largest, float scale) {
         return largest == -INFINITY ? 0.0f : largest * scale;

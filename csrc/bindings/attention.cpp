@@ -148,6 +148,8 @@ AttentionParams read_call(const Call& call) {
     params.headdim_v = static_cast<int32_t>(v.shape[v.ndim - 1]);
     params.seqlen_q = varlen_q ? call.max_seqlen_q : static_cast<int32_t>(q.shape[1]);
     params.seqlen_k = varlen_k ? call.max_seqlen_k : static_cast<int32_t>(k.shape[1]);
+    params.total_rows_q = varlen_q ? q.shape[0] : 0;
+    params.total_rows_k = varlen_k ? k.shape[0] : 0;
     if (varlen_q) {
         params.batch = static_cast<int32_t>(view(call.cu_seqlens_q, "cu_seqlens_q").shape[0] - 1);
     } else {

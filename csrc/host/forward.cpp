@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <algorithm>
-#include <array>
 #include <iterator>
+#include <vector>
 
 #include "host/check.h"
 #include "host/derive.h"
+#include "host/device.h"
+#include "host/forward_sm90.h"
 #include "host/select.h"
 #include "limelight/limelight.h"
 #include "sm80/launch.h"
@@ -35,8 +37,8 @@ constexpr const char* kSm80Names[] = {"sm80_fwd_hdim32",  "sm80_fwd_hdim64",  "s
 
 constexpr int kRows = std::size(kSm80Rows);
 
-std::array<KernelInfo, 2 * kRows> describe_kernels() {
-    std::array<KernelInfo, 2 * kRows> infos{};
+std::vector<KernelInfo> describe_kernels() {
+    std::vector<KernelInfo> infos(2 * kRows);
     for (int i = 0; i < 2 * kRows; ++i) {
         const auto tiles = i < kRows ? sm80::Tiles::kLarge : sm80::Tiles::kSmall;
         const sm80::FwdTile tile =
@@ -52,19 +54,34 @@ std::array<KernelInfo, 2 * kRows> describe_kernels() {
                     static_cast<int32_t>(sm80::smem_bytes(tile)),
                     tiles == sm80::Tiles::kLarge ? "large" : "small"};
     }
+    const std::vector<KernelInfo> sm90 = describe_sm90_forward();
+    infos.insert(infos.end(), sm90.begin(), sm90.end());
     return infos;
 }
 
 }  // namespace
 
 Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
-    for (const auto check : {check_attention, check_sm80_forward}) {
-        if (const Status status = check(params); !status.ok()) {
-            return status;
-        }
+    if (const Status status = check_attention(params); !status.ok()) {
+        return status;
+    }
+    const bool fits_sm90 = check_sm90_forward(params).ok();
+    const Status fits_sm80 = check_sm80_forward(params);
+    if (!fits_sm90 && !fits_sm80.ok()) {
+        return fits_sm80;
     }
     if (params.batch == 0 || params.seqlen_q == 0) {
         return {};
+    }
+    Device device;
+    if (const Status status = current_device(&device); !status.ok()) {
+        return status;
+    }
+    if (device.capability == 90 && fits_sm90) {
+        return launch_sm90_forward(params, device, stream);
+    }
+    if (!fits_sm80.ok()) {
+        return fits_sm80;
     }
     sm80::Tiles tiles;
     if (const Status status = select_sm80_tiles(&tiles); !status.ok()) {
@@ -79,7 +96,7 @@ size_t attention_forward_workspace(const AttentionParams&) {
 }
 
 const KernelInfo* attention_forward_kernels(int* count) {
-    static const std::array<KernelInfo, 2 * kRows> infos = describe_kernels();
+    static const std::vector<KernelInfo> infos = describe_kernels();
     *count = static_cast<int>(infos.size());
     return infos.data();
 }

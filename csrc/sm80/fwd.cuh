@@ -19,60 +19,6 @@
 
 namespace limelight::sm80 {
 
-// Turns raw products into base-2 logits: scale, softcap, ALiBi, bias.
-template <class Config>
-LIMELIGHT_DEVICE void change_scores(float (&s)[Config::kTilesM][Config::kTilesN][4],
-                                    const FwdParams& params, const Tile& tile, const Mask& mask,
-                                    int warp_row, int first_column) {
-    if (params.softcap > 0.0f) {
-        for_each_score<Config>(s, warp_row, first_column, [&](float& x, int, int) {
-            x = params.softcap_log2 * tanh_exp2(x * params.softcap_inner);
-        });
-    } else {
-        for_each_score<Config>(s, warp_row, first_column,
-                               [&](float& x, int, int) { x *= params.scale_log2; });
-    }
-    add_position_terms<Config, Rows::kQueries>(s, params, tile.batch, tile.head, mask, warp_row,
-                                               first_column);
-}
-
-// Hides the keys that a row does not see.
-template <class Config>
-LIMELIGHT_DEVICE void mask_scores(float (&s)[Config::kTilesM][Config::kTilesN][4], const Mask& mask,
-                                  int warp_row, int first_column) {
-#pragma unroll
-    for (int r = 0; r < 2 * Config::kTilesM; ++r) {
-        const int row = lane_row(warp_row, r);
-        const int begin = mask.first_column(row) - first_column;
-        const int end = mask.end_column(row) - first_column;
-#pragma unroll
-        for (int n = 0; n < Config::kTilesN; ++n) {
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                const int column = lane_column(n, e);
-                if (column < begin || column >= end) {
-                    s[r / 2][n][2 * (r % 2) + e] = -INFINITY;
-                }
-            }
-        }
-    }
-}
-
-template <class Config>
-LIMELIGHT_DEVICE void rescale(float (&o)[Config::kTilesM][Config::kTilesD][4],
-                              const float (&factor)[2 * Config::kTilesM]) {
-#pragma unroll
-    for (int m = 0; m < Config::kTilesM; ++m) {
-#pragma unroll
-        for (int d = 0; d < Config::kTilesD; ++d) {
-            o[m][d][0] *= factor[2 * m];
-            o[m][d][1] *= factor[2 * m];
-            o[m][d][2] *= factor[2 * m + 1];
-            o[m][d][3] *= factor[2 * m + 1];
-        }
-    }
-}
-
 template <class Config>
 LIMELIGHT_DEVICE void store_output(const float (&o)[Config::kTilesM][Config::kTilesD][4],
                                    typename Config::Element* q_tile, const FwdParams& params) {

@@ -56,6 +56,7 @@ class Kernel:
     ]  # a call runs in the smallest tile that holds headdim and headdim_v
     features: frozenset[str]
     few_rows: bool = False  # the first choice for up to FEW_ROWS rows of q for each key, else last
+    max_capability: tuple[int, int] | None = None  # the last that has the kernel's instructions
 
     def tile(self, headdim: int, headdim_v: int) -> int | None:
         """The headdim tile that the call runs in, or None where it fits no tile."""
@@ -100,6 +101,16 @@ _DECODE_FEATURES = frozenset(
     )
 )
 KERNELS: tuple[Kernel, ...] = (
+    Kernel(
+        name="sm90_fwd",
+        op="forward",
+        family="sm90",
+        min_capability=(9, 0),
+        max_capability=(9, 0),
+        dtypes=("float16", "bfloat16"),
+        headdim_tiles=(64, 96, 128, 192, 256),
+        features=_SM80_FEATURES,
+    ),
     Kernel(
         name="sm80_fwd",
         op="forward",
@@ -214,6 +225,10 @@ def _refusal(
         need = ".".join(map(str, kernel.min_capability))
         have = ".".join(map(str, query.capability))
         return f"the device has compute capability {have}; needed: at least {need}"
+    if kernel.max_capability is not None and query.capability > kernel.max_capability:
+        need = ".".join(map(str, kernel.max_capability))
+        have = ".".join(map(str, query.capability))
+        return f"the device has compute capability {have}; needed: {need} (wgmma)"
     missing = [name for name in FEATURES if name in query.features and name not in kernel.features]
     if missing:
         return "; ".join(
@@ -263,7 +278,10 @@ def support_matrix() -> str:
 
     One row per feature, one column per kernel, the torch path last.
     """
-    columns = [f"{k.name} (sm_{k.min_capability[0]}{k.min_capability[1]}+)" for k in KERNELS]
+    columns = []
+    for k in KERNELS:
+        newer = "+" if k.max_capability is None else ""
+        columns.append(f"{k.name} (sm_{k.min_capability[0]}{k.min_capability[1]}{newer})")
     head = ["", *columns, "torch path"]
     both = "forward, backward"
     rows = [

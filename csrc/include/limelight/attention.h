@@ -63,6 +63,9 @@ struct AttentionParams {
     TensorStrides k_strides{};
     TensorStrides v_strides{};
     TensorStrides out_strides{};
+    int64_t total_rows_q = 0;  ///< varlen: rows that q and out hold; 0 (unknown) rules out kernels
+                               ///< that copy by tensor map
+    int64_t total_rows_k = 0;  ///< varlen: rows that k and v hold, likewise
 
     float* lse = nullptr;  ///< [batch, heads_q, seqlen_q] or [heads_q, total_q]
     int64_t lse_batch_stride = 0;
@@ -160,14 +163,14 @@ LIMELIGHT_API size_t attention_backward_workspace(const AttentionBackwardParams&
 struct KernelInfo {
     const char* name;    ///< e.g. "sm80_fwd_hdim128"
     const char* op;      ///< "forward" or "backward"
-    const char* family;  ///< "sm80"
+    const char* family;  ///< "sm80" or "sm90"
     int32_t headdim;     ///< tile: serves every headdim and headdim_v up to this
     int32_t block_q;     ///< forward: rows of q a thread block owns; backward: rows of q per step
     int32_t block_kv;    ///< forward: keys per step; backward: keys a thread block owns
     int32_t warps;
     int32_t stages;
     int32_t smem_bytes;  ///< dynamic shared memory of one thread block
-    const char* tiles;   ///< "large" (>= 160 KB of shared memory) or "small" (99 KB)
+    const char* tiles;  ///< sm80: "large" (>= 160 KB of shared memory) or "small" (99 KB); "hopper"
 };
 
 /// Kernels compiled into the library; `count` receives their number.

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "host/forward_sm90.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "host/derive.h"
+#include "sm90/launch.h"
+
+namespace limelight {
+
+namespace {
+
+struct Row {
+    const char* name;
+    int headdim;
+    int headdim_v;
+    Status (*launch)(FwdParams, int, cudaStream_t);
+};
+
+template <int kHeadDim, int kHeadDimV>
+constexpr Row row(const char* name) {
+    return {name, kHeadDim, kHeadDimV, sm90::launch_fwd<kHeadDim, kHeadDimV>};
+}
+
+// A call runs in the first row that holds both head dimensions.
+constexpr Row kRows[] = {
+    row<64, 64>("sm90_fwd_hdim64"),
+    row<96, 96>("sm90_fwd_hdim96"),
+    row<128, 128>("sm90_fwd_hdim128"),
+    row<192, 128>("sm90_fwd_hdim192_128"),
+    row<192, 192>("sm90_fwd_hdim192"),
+    row<256, 256>("sm90_fwd_hdim256"),
+};
+
+}  // namespace
+
+Status launch_sm90_forward(const AttentionParams& call, const Device& device, cudaStream_t stream) {
+    const auto found = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& row) {
+        return row.headdim >= call.headdim && row.headdim_v >= call.headdim_v;
+    });
+    if (found == std::end(kRows)) {
+        return Status::error(Status::Code::kUnsupported,
+                             "headdim %d with headdim_v %d: no sm90 forward kernel holds both",
+                             call.headdim, call.headdim_v);
+    }
+    return found->launch(derive_forward(call), device.sm_count, stream);
+}
+
+std::vector<KernelInfo> describe_sm90_forward() {
+    std::vector<KernelInfo> infos;
+    for (const Row& row : kRows) {
+        const sm90::FwdTile tile =
+            sm90::find_fwd_tile(row.headdim, row.headdim_v, sm90::Scores::kPlain);
+        infos.push_back({row.name, "forward", "sm90", tile.headdim, 64 * tile.consumers,
+                         tile.block_kv, 4 * (1 + tile.consumers), sm90::kStages,
+                         static_cast<int32_t>(sm90::smem_bytes(tile)), "hopper"});
+    }
+    return infos;
+}
+
+}  // namespace limelight

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "host/tensor_map.h"
+
+#include <cuda_runtime_api.h>
+
+#include "host/launch.h"
+
+namespace limelight {
+
+namespace {
+
+constexpr int64_t kAlignment = 16;                  // bytes, of the address and of each stride
+constexpr int64_t kStrideLimit = int64_t{1} << 40;  // bytes
+constexpr int64_t kExtentLimit = int64_t{1} << 31;  // coordinates are signed 32-bit
+constexpr unsigned kEncodeVersion = 12000;  // of the driver API that this file is written to
+
+using Encode = decltype(&cuTensorMapEncodeTiled);
+
+// liblimelight.so does not link libcuda: the runtime hands its entry points out.
+Status find_encode(Encode* encode) {
+    static Encode known = nullptr;
+    static const cudaError_t error = [] {
+        void* entry = nullptr;
+        cudaDriverEntryPointQueryResult found{};
+        const cudaError_t error = cudaGetDriverEntryPointByVersion(
+            "cuTensorMapEncodeTiled", &entry, kEncodeVersion, cudaEnableDefault, &found);
+        if (error == cudaSuccess && found == cudaDriverEntryPointSuccess) {
+            known = reinterpret_cast<Encode>(entry);
+        }
+        return error;
+    }();
+    if (known == nullptr) {
+        return Status::error(
+            Status::Code::kCudaError, "cuTensorMapEncodeTiled: %s",
+            error == cudaSuccess ? "the driver does not have it" : cudaGetErrorString(error));
+    }
+    *encode = known;
+    return {};
+}
+
+int64_t element_bytes(Dtype dtype) {
+    return dtype == Dtype::kFloat8E4M3 ? 1 : dtype == Dtype::kFloat32 ? 4 : 2;
+}
+
+CUtensorMapDataType map_type(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::kFloat16:
+            return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+        case Dtype::kBFloat16:
+            return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+        case Dtype::kFloat32:
+            return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+        default:
+            return CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    }
+}
+
+CUtensorMapSwizzle swizzle_of(int64_t row_bytes) {
+    return row_bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
+           : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                             : CU_TENSOR_MAP_SWIZZLE_32B;
+}
+
+}  // namespace
+
+Status check_tensor_map(const char* name, const TensorExtents& t) {
+    const struct {
+        const char* name;
+        int64_t extent;
+        int64_t stride;
+        bool may_expand;
+    } dimensions[] = {{"row", t.rows, t.strides.row, false},
+                      {"head", t.heads, t.strides.head, true},
+                      {"batch", t.batch, t.strides.batch, true}};
+    constexpr auto kUnsupported = Status::Code::kUnsupported;
+    if (reinterpret_cast<uintptr_t>(t.data) % kAlignment != 0) {
+        return Status::error(kUnsupported, "%s: its address is not 16-byte aligned", name);
+    }
+    for (const auto& [dimension, extent, stride, may_expand] : dimensions) {
+        const int64_t bytes = stride * element_bytes(t.dtype);
+        if (extent < 1 || extent >= kExtentLimit) {
+            return Status::error(kUnsupported,
+                                 "%s: %lld in its %s dimension, a tensor map holds 1 to 2^31 - 1",
+                                 name, static_cast<long long>(extent), dimension);
+        }
+        const bool regular = bytes > 0 && bytes < kStrideLimit && bytes % kAlignment == 0;
+        if (extent > 1 && !regular && !(may_expand && stride == 0)) {
+            return Status::error(kUnsupported,
+                                 "%s: a tensor map cannot express its %s stride of %lld elements",
+                                 name, dimension, static_cast<long long>(stride));
+        }
+    }
+    return {};
+}
+
+Status encode_tensor_map(const TensorExtents& t, int box_columns, int box_rows, CUtensorMap* map) {
+    Encode encode = nullptr;
+    if (const Status status = find_encode(&encode); !status.ok()) {
+        return status;
+    }
+    const int64_t bytes = element_bytes(t.dtype);
+    const auto extent_of = [](int64_t extent, int64_t stride) {
+        return static_cast<cuuint64_t>(stride == 0 ? 1 : extent);
+    };
+    // The stride of a dimension of extent 1 is never used, but must be legal.
+    const auto stride_of = [&](int64_t extent, int64_t stride) {
+        return static_cast<cuuint64_t>(extent == 1 || stride == 0 ? kAlignment : stride * bytes);
+    };
+    const cuuint64_t extents[] = {
+        static_cast<cuuint64_t>(t.columns), static_cast<cuuint64_t>(t.rows),
+        extent_of(t.heads, t.strides.head), extent_of(t.batch, t.strides.batch)};
+    const cuuint64_t strides[] = {stride_of(t.rows, t.strides.row),
+                                  stride_of(t.heads, t.strides.head),
+                                  stride_of(t.batch, t.strides.batch)};
+    const cuuint32_t box[] = {static_cast<cuuint32_t>(box_columns),
+                              static_cast<cuuint32_t>(box_rows), 1, 1};
+    const cuuint32_t steps[] = {1, 1, 1, 1};
+    const CUresult result =
+        encode(map, map_type(t.dtype), 4, const_cast<void*>(t.data), extents, strides, box, steps,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(box_columns * bytes),
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS) {
+        return Status::error(Status::Code::kCudaError,
+                             "cuTensorMapEncodeTiled: error %d for %lld rows, %lld heads, %lld "
+                             "batches of %lld columns",
+                             static_cast<int>(result), static_cast<long long>(t.rows),
+                             static_cast<long long>(t.heads), static_cast<long long>(t.batch),
+                             static_cast<long long>(t.columns));
+    }
+    return {};
+}
+
+}  // namespace limelight

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "sm90/launch.cuh"
+
+namespace limelight::sm90 {
+
+template Status launch_fwd<192, 128>(FwdParams params, int sm_count, cudaStream_t stream);
+template Status launch_fwd<192, 192>(FwdParams params, int sm_count, cudaStream_t stream);
+
+}  // namespace limelight::sm90

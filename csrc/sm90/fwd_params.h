@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cuda.h>
+
+#include "attention/params.h"
+
+namespace limelight::sm90 {
+
+// A tensor as TMA sees it: (columns, rows, heads, batch). A dimension that the tensor expands
+// (stride 0) has extent 1 in the map, and its coordinate is multiplied by 0.
+struct TensorView {
+    CUtensorMap map;
+    int32_t head_step;
+    int32_t batch_step;
+};
+
+// What the kernel receives.
+struct FwdKernelParams {
+    FwdParams call;
+    TensorView q;
+    TensorView k;
+    TensorView v;
+    TensorView out;
+    int32_t num_tiles;
+    int32_t heads_per_section;  // > 0: longest tiles first within sections of so many heads
+    bool clear_v_tails;         // rows of V past a sequence are memory of others, not out of bounds
+};
+
+}  // namespace limelight::sm90

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The tile table of the family: plain C++, for the kernels and for the host that chooses.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace limelight::sm90 {
+
+// What the kernel does to scores before the softmax.
+enum class Scores {
+    kPlain,   // scale only
+    kChange,  // softcap, ALiBi, bias, or a scale that is not positive
+};
+
+struct FwdTile {
+    int headdim;    // serves headdim up to this
+    int headdim_v;  // serves headdim_v up to this
+    Scores scores;
+    int consumers;   // warpgroups of 64 rows of q each
+    int block_kv;    // keys per step
+    bool ping_pong;  // warpgroups take turns at the tensor cores: pays where O is small
+};
+
+// clang-format off
+constexpr FwdTile kFwdTiles[] = {
+    // headdim  headdim_v  scores            consumers  block_kv  ping_pong
+    {64,        64,        Scores::kPlain,   3,         128,      true},
+    {96,        96,        Scores::kPlain,   3,         96,       true},
+    {128,       128,       Scores::kPlain,   2,         128,      true},
+    {192,       128,       Scores::kPlain,   2,         112,      false},
+    {192,       192,       Scores::kPlain,   2,         112,      false},
+    {256,       256,       Scores::kPlain,   2,         80,       false},
+    {64,        64,        Scores::kChange,  3,         128,      true},
+    {96,        96,        Scores::kChange,  3,         96,       true},
+    {128,       128,       Scores::kChange,  2,         128,      true},
+    {192,       128,       Scores::kChange,  2,         112,      false},
+    {192,       192,       Scores::kChange,  2,         112,      false},
+    {256,       256,       Scores::kChange,  2,         80,       false},
+};
+// clang-format on
+
+constexpr FwdTile find_fwd_tile(int headdim, int headdim_v, Scores scores) {
+    for (const FwdTile& tile : kFwdTiles) {
+        if (tile.headdim == headdim && tile.headdim_v == headdim_v && tile.scores == scores) {
+            return tile;
+        }
+    }
+    return FwdTile{};
+}
+
+constexpr int kStages = 2;                 // slots of the K ring and of the V ring
+constexpr size_t kSmemLimit = 227 * 1024;  // of one thread block on sm_90
+
+// Q, the K and V rings, with O in the place of Q.
+constexpr size_t smem_bytes_shared(const FwdTile& tile) {
+    const int q_columns = tile.headdim > tile.headdim_v ? tile.headdim : tile.headdim_v;
+    return size_t{2} * (tile.consumers * 64 * q_columns +
+                        kStages * tile.block_kv * (tile.headdim + tile.headdim_v));
+}
+
+constexpr size_t kBarrierBytes = 1024;
+
+// O has its own memory where that fits: the next Q then arrives while O is stored.
+constexpr bool owns_output(const FwdTile& tile) {
+    return smem_bytes_shared(tile) + size_t{2} * tile.consumers * 64 * tile.headdim_v +
+               kBarrierBytes <=
+           kSmemLimit;
+}
+
+constexpr size_t smem_bytes(const FwdTile& tile) {
+    return smem_bytes_shared(tile) + kBarrierBytes +
+           (owns_output(tile) ? size_t{2} * tile.consumers * 64 * tile.headdim_v : 0);
+}
+
+}  // namespace limelight::sm90

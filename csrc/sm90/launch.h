@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "attention/params.h"
+#include "sm90/fwd_tiles.h"
+
+namespace limelight::sm90 {
+
+// Launches the kernel of one row of kFwdTiles on a device with `sm_count` multiprocessors;
+// instantiated in fwd_hdim<N>.cu.
+template <int kHeadDim, int kHeadDimV>
+Status launch_fwd(FwdParams params, int sm_count, cudaStream_t stream);
+
+}  // namespace limelight::sm90

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "host/tensor_map.h"
+
+namespace limelight::sm90 {
+
+// The tensors of a call as tensor maps see them: packed sequences are one batch of all rows.
+struct Tensors {
+    TensorExtents q;
+    TensorExtents k;
+    TensorExtents v;
+    TensorExtents out;
+};
+
+inline Tensors tensors_of(const AttentionParams& p) {
+    const bool packed_q = p.cu_seqlens_q != nullptr;
+    const bool packed_k = p.cu_seqlens_k != nullptr;
+    const int64_t batch_q = packed_q ? 1 : p.batch;
+    const int64_t batch_k = packed_k ? 1 : p.batch;
+    const int64_t rows_q = packed_q ? p.total_rows_q : p.seqlen_q;
+    const int64_t rows_k = packed_k ? p.total_rows_k : p.seqlen_k;
+    return {{p.dtype, p.q, batch_q, rows_q, p.heads_q, p.headdim, p.q_strides},
+            {p.dtype, p.k, batch_k, rows_k, p.heads_kv, p.headdim, p.k_strides},
+            {p.dtype, p.v, batch_k, rows_k, p.heads_kv, p.headdim_v, p.v_strides},
+            {p.dtype, p.out, batch_q, rows_q, p.heads_q, p.headdim_v, p.out_strides}};
+}
+
+}  // namespace limelight::sm90
