@@ -15,7 +15,9 @@ from limelight.dispatch import Query, choose
 from limelight.problem import AttentionProblem
 
 _BY_NAME = {kernel.name: kernel for kernel in dispatch.KERNELS}
-SM80, SM80_BWD, DECODE = (_BY_NAME[n] for n in ("sm80_fwd", "sm80_bwd", "sm80_decode"))
+SM90, SM80, SM80_BWD, DECODE = (
+    _BY_NAME[n] for n in ("sm90_fwd", "sm80_fwd", "sm80_bwd", "sm80_decode")
+)
 GOOD = {
     "op": "forward",
     "capability": (8, 0),
@@ -53,9 +55,23 @@ def test_the_smallest_tile_that_holds_both_headdims(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_served_everywhere_from_ampere(capability: tuple[int, int], dtype: str) -> None:
     everything = query(*SM80.features, capability=capability, dtype=dtype)
-    assert choose(everything).kernel is SM80
+    first = SM90 if capability == (9, 0) else SM80
+    choice = choose(everything)
+    assert choice.kernel is first
+    why = dict(choice.refusals)
+    if first is SM90:
+        assert why["sm80_fwd"] == "sm90_fwd comes first"
+    else:
+        assert "needed: 9.0" in why["sm90_fwd"] or "needed: at least 9.0" in why["sm90_fwd"]
     decode = query(*DECODE.features, capability=capability, dtype=dtype)
     assert choose(decode).kernel is DECODE
+
+
+def test_features_that_the_hopper_kernel_lacks_run_in_sm80s() -> None:
+    for name in SM80.features:
+        chosen = choose(query(name, capability=(9, 0), rows=4096)).kernel
+        if name not in DECODE.features or name not in ("split", "batch_invariant"):
+            assert chosen is (SM90 if name in SM90.features else SM80), name
 
 
 REFUSALS = [

@@ -100,6 +100,7 @@ _DECODE_FEATURES = frozenset(
         "batch_invariant",
     )
 )
+_SM90_FEATURES = _SM80_FEATURES - {"dropout"}
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         name="sm90_fwd",
@@ -109,7 +110,7 @@ KERNELS: tuple[Kernel, ...] = (
         max_capability=(9, 0),
         dtypes=("float16", "bfloat16"),
         headdim_tiles=(64, 96, 128, 192, 256),
-        features=_SM80_FEATURES,
+        features=_SM90_FEATURES,
     ),
     Kernel(
         name="sm80_fwd",
