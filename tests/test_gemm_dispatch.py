@@ -48,9 +48,11 @@ def test_crossing_points_decide() -> None:
 def test_gemv_is_left_where_it_cannot_run() -> None:
     table = {("16bit", 4096, 4096): Crossing(100, 110)}
     assert choose(QUERY._replace(m=9), table, H200).implementation == "flat"
-    only_gemv = choose(QUERY._replace(m=9), table, H200, frozenset({"gemv"}))
+    only_gemv = choose(QUERY._replace(m=9), table, H200, frozenset({"gemv_16bit"}))
     assert only_gemv.implementation == "torch"
-    assert choose(QUERY._replace(m=2), table, H200, frozenset({"flat"})).implementation == "flat"
+    assert (
+        choose(QUERY._replace(m=2), table, H200, frozenset({"flat_16bit"})).implementation == "flat"
+    )
 
 
 def test_nearest_shape_within_a_factor_of_four() -> None:
@@ -104,7 +106,9 @@ def test_refusals(change: dict[str, Any], reason: str) -> None:
     assert choice.implementation == "torch"
     assert dict(choice.refusals)["flat"].startswith(reason)
     missing = choose(QUERY, TABLE, H200, frozenset())
-    assert dict(missing.refusals)["flat"].startswith("this build has no flat kernel")
+    assert dict(missing.refusals)["flat"].startswith(
+        "this build has no flat kernel for 16bit weights"
+    )
 
 
 def test_batch_invariance_never_depends_on_m() -> None:

@@ -78,7 +78,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, int,
     monkeypatch.setenv("LIMELIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(tune, "require_gpu", lambda: torch.device("cpu"))
     monkeypatch.setattr(tune, "table_facts", lambda device: dict(FACTS))
-    monkeypatch.setattr(tune.gemm_explain, "backend_problem", lambda: "")
+    monkeypatch.setattr(tune.gemm_explain, "backend_problem", lambda kinds: "")
     monkeypatch.setattr(tune.Gpu, "times", times)
     return seen
 
@@ -156,6 +156,6 @@ def test_refuses_without_a_gpu_or_kernels(
     assert main(["tune"]) == 2
     assert "tune: benchmarks need an NVIDIA GPU" in capsys.readouterr().err
     monkeypatch.setattr(tune, "require_gpu", lambda: torch.device("cpu"))
-    monkeypatch.setattr(tune.gemm_explain, "backend_problem", lambda: "the build lacks gemv")
+    monkeypatch.setattr(tune.gemm_explain, "backend_problem", lambda kinds: "the build lacks gemv")
     assert main(["tune"]) == 2
     assert "tune: the build lacks gemv" in capsys.readouterr().err

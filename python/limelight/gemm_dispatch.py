@@ -95,8 +95,9 @@ def refusal(kernel: LinearKernel, query: LinearQuery, installed: frozenset[str] 
         return q.strides
     if q.m > kernel.max_m and not (q.batch_invariant and kernel.name == "flat"):
         return f"M is {q.m}; nearest: at most {kernel.max_m}"
-    if installed is not None and kernel.name not in installed:
-        return f"this build has no {kernel.name} kernel; nearest: a build with it"
+    kind = q.weight_format.split("_")[0]
+    if installed is not None and f"{kernel.name}_{kind}" not in installed:
+        return f"this build has no {kernel.name} kernel for {kind} weights; nearest: 16-bit weights"
     return ""
 
 
@@ -156,7 +157,7 @@ def choose(
     device: Device | None,
     installed: frozenset[str] | None = None,
 ) -> LinearChoice:
-    """The implementation of a call. installed: the kernels of this build; None means all."""
+    """The implementation of a call. installed: this build's kernels (flat_16bit); None: all."""
     reasons = {name: refusal(kernel, query, installed) for name, kernel in KERNELS.items()}
     if device is None:
         return LinearChoice("torch", "refused", 0, 0, None, tuple(reasons.items()))

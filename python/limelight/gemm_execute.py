@@ -7,17 +7,20 @@ given, the workspace, copies of misaligned inputs) comes from torch's caching al
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from limelight import gemm_dispatch, gemm_tables, gemm_torch, runtime
+from limelight import gemm_dispatch, gemm_tables, gemm_torch, gemm_workspace, runtime
 from limelight.gemm_checks import ACTIVATIONS, FP8, Layout, check_linear, check_linear_out
 from limelight.gemm_dispatch import MAX_ROWS, LinearChoice, LinearQuery
 from limelight.gemm_model import Device, device_facts
 
+FORMATS = ("16bit", "fp8", "int4")  # limelight::WeightFormat
 _PLANS: dict[tuple[object, ...], Plan] = {}
 _MAX_PLANS = 4096
 runtime.on_change(_PLANS.clear)
@@ -50,14 +53,13 @@ def facts(device: torch.device) -> Device:
 
 @cache
 def installed() -> frozenset[str]:
-    """The implementations that the extension holds."""
+    """The kernels that the extension holds, by implementation and kind of weight: flat_16bit."""
     extension = runtime.core()
     names = (
         [] if extension is None else [e["name"] for e in extension.kernels() if e["op"] == "gemm"]
     )
-    return frozenset(
-        name for name in gemm_dispatch.KERNELS if any(name in found for found in names)
-    )
+    found = [re.search(r"(gemv|flat)(?:_gemm)?_(16bit|fp8|int4)", name) for name in names]
+    return frozenset(f"{match[1]}_{match[2]}" for match in found if match)
 
 
 def forget() -> None:
@@ -67,15 +69,16 @@ def forget() -> None:
 
 
 def _odd_rows(x: Tensor) -> bool:
-    """Whether the stride of a matrix's rows is no multiple of 8 elements."""
-    return x.shape[0] > 1 and x.stride(0) % 8 != 0
+    """Whether the rows of a matrix do not begin at multiples of 16 bytes from its first."""
+    return x.shape[0] > 1 and x.stride(0) * x.element_size() % 16 != 0
 
 
 def make_query(x: Tensor, weight: Tensor, layout: Layout, *, batch_invariant: bool) -> LinearQuery:
     """The dispatch query of a call."""
     strides = ""
     if _odd_rows(weight):
-        strides = f"weight.stride(0) is {weight.stride(0)}; nearest: a multiple of 8"
+        step = 16 // weight.element_size()
+        strides = f"weight.stride(0) is {weight.stride(0)}; nearest: a multiple of {step}"
     return LinearQuery(
         runtime.capability(x.device),
         str(x.dtype).removeprefix("torch."),
@@ -124,11 +127,7 @@ def _make_plan(
     if implementation != "torch":
         number = gemm_dispatch.KERNELS[implementation].id
         chunk = min(layout.m, MAX_ROWS)
-        workspace = int(
-            runtime.core().flat_gemm_workspace(
-                chunk, layout.n, layout.k, number, 0, ACTIVATIONS[activation], batch_invariant
-            )
-        )
+        workspace = _workspace_bytes(x.device, layout, chunk, number, ACTIVATIONS[activation])
     return Plan(
         layout,
         implementation,
@@ -141,6 +140,16 @@ def _make_plan(
         x.dim() == 2 and _odd_rows(x),
         chunk,
     )
+
+
+def _workspace_bytes(
+    device: torch.device, layout: Layout, m: int, kernel: int, activation: int
+) -> int:
+    """Bytes for the partial sums of the thread blocks that share a tile of weight."""
+    kind = FORMATS.index(layout.format.split("_")[0])
+    query = runtime.core().flat_gemm_workspace
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return int(query(m, layout.n, layout.k, kind, kernel, 0, activation))
 
 
 def _metadata(x: Tensor | None) -> object:
@@ -237,9 +246,10 @@ def _run_kernel(
     else:
         written = torch.empty(plan.shape, dtype=plan.dtype, device=x.device)
     flat = written if written.dim() == 2 else written.view(layout.m, layout.n)
-    workspace = None
+    workspace = tickets = None
     if plan.workspace:
         workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=x.device)
+        tickets = gemm_workspace.tickets(x.device)
     scale, zero = _packed(scale), _packed(zero)
     arguments = (plan.kernel, 0, plan.activation, batch_invariant)
     for first in range(0, layout.m, plan.chunk):
@@ -257,6 +267,7 @@ def _run_kernel(
                 zero,
                 out_scale,
                 workspace,
+                tickets,
             ),
             arguments,
         )

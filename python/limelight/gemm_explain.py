@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,9 +141,10 @@ def _times(crossing: Crossing | None, m: int) -> tuple[int | None, dict[str, flo
     return at, {name: us for name, us in named if us is not None}
 
 
-def backend_problem() -> str:
-    """Why no kernel of flat_linear can run here; empty where one can."""
+def backend_problem(kinds: Iterable[str] = ("16bit",)) -> str:
+    """Why kernels for these kinds of weight cannot run here; empty where they can."""
     if runtime.core() is None:
         return f"the compiled extension is missing: {runtime.core_error()}"
-    missing = [name for name in gemm_dispatch.KERNELS if name not in gemm_execute.installed()]
-    return f"the build lacks {', '.join(missing)}" if missing else ""
+    wanted = [f"{name}_{kind}" for name in gemm_dispatch.KERNELS for kind in kinds]
+    missing = [name for name in wanted if name not in gemm_execute.installed()]
+    return f"the build lacks the kernels {', '.join(missing)}" if missing else ""

@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     except NoGpuError as error:
         print(f"tune: {error}", file=sys.stderr)
         return 2
-    problem = gemm_explain.backend_problem()
+    kinds = {name: linear.FORMATS[name][1].split("_")[0] for name in arguments.format}
+    problem = gemm_explain.backend_problem(kinds.values())
     if problem:
         print(f"tune: {problem}", file=sys.stderr)
         return 2
@@ -89,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     for weight_format in arguments.format:
         for number, (n, k) in enumerate(shapes):
             gpu.start(weight_format, f"[{weight_format} {number + 1}/{len(shapes)}] ")
-            kind = linear.FORMATS[weight_format][1].split("_")[0]
-            entries = gemm_tune.tune_shapes([(n, k)], kind, arguments.rows, gpu.times)
+            kind, rows = kinds[weight_format], arguments.rows
+            entries = gemm_tune.tune_shapes([(n, k)], kind, rows, gpu.times)
             table = gemm_tune.merge(path, facts, entries)
             gemm_tune.write(path, table)
     gemm_execute.forget()
