@@ -10,7 +10,7 @@ from limelight.explain import Explanation, backends, explain
 from limelight.gemm import flat_linear
 from limelight.gemm_explain import LinearExplanation, explain_linear
 from limelight.interface import flash_attn_func, flash_attn_varlen_func
-from limelight.kvcache import flash_attn_with_kvcache, get_scheduler_metadata
+from limelight.kvcache import flash_attn_with_kvcache
 from limelight.linear import FlatLinear, replace_linears
 from limelight.merge import flash_attn_combine, merge_attn_states
 from limelight.packed import (
@@ -20,6 +20,7 @@ from limelight.packed import (
     flash_attn_varlen_qkvpacked_func,
 )
 from limelight.runtime import FallbackError, FallbackWarning
+from limelight.schedule import get_scheduler_metadata
 from limelight.tree import pack_tree_mask
 from limelight.unified_max import calibrate_unified_max
 

@@ -7,7 +7,8 @@ shapes alone: a call can be captured in a CUDA graph and replayed with other len
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,55 @@ if TYPE_CHECKING:
     from limelight.problem import AttentionProblem
 
 
+def _on_device(device: torch.device) -> AbstractContextManager[object]:
+    """The extension asks the current device what it holds."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _extents(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> tuple[Any, ...]:
+    """What fixes the sizes of a workspace and a schedule."""
+    heads = (q.shape[-2], k.shape[-2])
+    dims = (q.shape[-1], v.shape[-1], p.max_seqlen_q, p.max_seqlen_k)
+    return (batch, *heads, *dims, p.num_splits, p.batch_invariant)
+
+
 def workspace_bytes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> int:
-    """Bytes of workspace for a call of these shapes."""
-    return 0
+    """Bytes of workspace for a call of these extents."""
+    with _on_device(q.device):
+        size: int = runtime.core().attention_decode_workspace(*_extents(q, k, v, p, batch))
+    return size
+
+
+def fits_schedule(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> bool:
+    """Whether p.schedule was made for these extents; otherwise the call makes its own."""
+    if p.schedule is None:
+        return False
+    with _on_device(q.device):
+        size: int = runtime.core().attention_schedule_size(*_extents(q, k, v, p, batch))
+    return p.schedule.numel() == size
+
+
+def make_schedule(
+    lengths: Tensor,
+    extents: tuple[Any, ...],
+    masks: tuple[bool, int, int],
+    cu_seqlens_q: Tensor | None,
+    leftpad_k: Tensor | None,
+) -> Tensor:
+    """The schedule of decode calls of these extents whose sequences have these many keys.
+
+    extents: batch, heads_q, heads_kv, headdim, headdim_v, max_seqlen_q, max_seqlen_k, num_splits,
+    batch_invariant. masks: causal, window_left, window_right.
+    """
+    with _on_device(lengths.device):
+        size = runtime.core().attention_schedule_size(*extents)
+    schedule = torch.empty(size, dtype=torch.int32, device=lengths.device)
+    runtime.launch(
+        runtime.core().attention_schedule,
+        (schedule, cu_seqlens_q, None, None, lengths, leftpad_k),
+        (*extents[:7], *masks, *extents[7:]),
+    )
+    return schedule
 
 
 def run_decode_kernel(
@@ -53,7 +100,7 @@ def run_decode_kernel(
             p.v_descale,
             p.tree_mask,
             workspace,
-            p.schedule,
+            p.schedule if plan.fits_schedule else None,
         ),
         (
             p.softmax_scale,

@@ -18,7 +18,7 @@ from limelight import dispatch, runtime, torch_path
 from limelight.backward_kernel import run_backward_kernel
 from limelight.check_values import check_values, wanted
 from limelight.checks import check_shapes
-from limelight.decode_kernel import run_decode_kernel, workspace_bytes
+from limelight.decode_kernel import fits_schedule, run_decode_kernel, workspace_bytes
 from limelight.forward_kernel import odd_strides, run_forward_kernel
 from limelight.messages import check_out
 
@@ -50,6 +50,7 @@ class Plan(NamedTuple):
     pack: bool  # sink or alibi_slopes is not contiguous
     read_values: bool
     workspace: int  # bytes that the kernel needs
+    fits_schedule: bool
 
 
 def output_shapes(
@@ -121,6 +122,7 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         pack=_scattered(p.sink) or _scattered(p.alibi_slopes),
         read_values=q.device.type == "cpu" or runtime.settings.check,
         workspace=workspace_bytes(q, k, v, p, batch) if few_rows else 0,
+        fits_schedule=few_rows and fits_schedule(q, k, v, p, batch),
     )
 
 

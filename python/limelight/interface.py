@@ -140,6 +140,8 @@ def flash_attn_varlen_func(
     v_descale: Tensor | None = None,
     num_splits: int = 0,
     batch_invariant: bool = False,
+    tree_mask: Tensor | None = None,
+    unified_max: float | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_lse: bool = False,
@@ -160,7 +162,8 @@ def flash_attn_varlen_func(
     seqused_q, seqused_k: (batch,) int32. leftpad_k: (batch,) int32, invisible keys at the start.
     bias: (batch, heads_q, max_seqlen_q, max_seqlen_k), each extent may be 1; for pages the last is
         max_pages * page_size.
-    scheduler_metadata, fa_version: choose schedules or kernels elsewhere, change nothing here.
+    tree_mask, unified_max, scheduler_metadata: as in flash_attn_with_kvcache.
+    fa_version: chooses kernels elsewhere, changes nothing here.
 
     Everything else, and what is returned, as in flash_attn_func; lse is (heads_q, total_q) where
     cu_seqlens_q is given.
@@ -205,6 +208,9 @@ def flash_attn_varlen_func(
         descales=(q_descale, k_descale, v_descale),
         num_splits=num_splits,
         batch_invariant=batch_invariant,
+        tree_mask=tree_mask,
+        unified_max=unified_max,
+        schedule=scheduler_metadata,
         generator=generator,
     )
     result = attention(q, k, v, problem, out, stack)
