@@ -68,12 +68,14 @@ def train(args: argparse.Namespace, kind: str, seed: int) -> tuple[CharGPT, Run]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        run.loss.append(float(loss))
+        run.loss.append(loss.item())
         progress(f"{kind} seed {seed}", step + 1, args.steps, run.loss[-1])
     return model, run
 
 
 def progress(name: str, done: int, steps: int, loss: float) -> None:
+    if not sys.stderr.isatty() and done < steps:
+        return
     bar = "#" * (30 * done // steps)
     end = "\n" if done == steps else ""
     line = f"\r{name} [{bar:30}] {done}/{steps} loss {loss:.3f}"
