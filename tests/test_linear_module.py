@@ -15,6 +15,7 @@ from limelight import FlatLinear, replace_linears
 from limelight.gemm_torch import unpack_int4
 from limelight.quantize import MODES, pack_int4, quantize, quantize_fp8, quantize_int4
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 HALF = torch.bfloat16
 
@@ -136,6 +137,52 @@ def test_loading_never_casts_a_weight() -> None:
         layer.load_state_dict(plain.state_dict(), strict=False)
     with pytest.raises(TypeError, match=r"weight.dtype is torch.float8_e4m3fn; allowed: torch"):
         FlatLinear(128, 8).load_state_dict(layer.state_dict(), strict=False)
+
+
+def test_a_written_weight_is_not_static_in_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def flat_linear(*arguments: Any, static_weight: bool, **options: Any) -> None:
+        seen.append(static_weight)
+
+    monkeypatch.setattr("limelight.linear.flat_linear", flat_linear)
+
+    def calls(layer: FlatLinear) -> list[bool]:
+        seen.clear()
+        for _ in range(3):
+            layer(torch.zeros(1, 128))
+        return list(seen)
+
+    for mode in (None, "int4_zero"):
+        layer = FlatLinear(128, 8, quantization=mode, dtype=HALF)
+        assert calls(layer) == [False] * 3  # gradients are recorded: an optimiser may write
+        with torch.no_grad():
+            assert calls(layer) == [False, True, True]
+            layer.load_state_dict(FlatLinear(128, 8, quantization=mode, dtype=HALF).state_dict())
+            assert calls(layer) == [False, True, True]
+            (layer.weight_scale if mode else layer.weight).mul_(2)
+            assert calls(layer) == [False, True, True]
+            layer.to(torch.float32)
+            assert calls(layer) == [False, True, True]
+            layer.weight = torch.nn.Parameter(layer.weight) if mode is None else layer.weight
+            assert calls(layer) == [False, True, True]
+    with torch.inference_mode():
+        assert calls(FlatLinear(128, 8)) == [False] * 3
+
+
+def test_parametrised_and_compiled() -> None:
+    layer = FlatLinear(128, 8)
+    x = seeded(2, 128)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), layer(x))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layer(x))
+    doubled = nn.Module()
+    doubled.forward = lambda t: 2 * t  # type: ignore[method-assign]
+    want = 2 * layer(x)
+    for name in ("weight", "bias"):
+        register_parametrization(layer, name, doubled)
+    torch.testing.assert_close(layer(x), want)
 
 
 def test_repr() -> None:

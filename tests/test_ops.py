@@ -101,7 +101,7 @@ def test_opcheck_flat_linear(weight_format: str) -> None:
         float8 = out_scale is not None or "fp8" in weight_format
         torch.library.opcheck(
             linear_op,
-            (*arguments, out_scale, case.activation, False),
+            (*arguments, out_scale, case.activation, False, False),
             test_utils=OPCHECKS[1:] if float8 else OPCHECKS,
         )
 

@@ -20,7 +20,7 @@ from unittest import mock
 
 import limelight
 import torch
-from limelight import dispatch, execute, runtime
+from limelight import dispatch, execute, gemm_dispatch, gemm_execute, runtime
 
 
 class StubExtension:
@@ -35,11 +35,14 @@ class StubExtension:
 
     def kernels(self) -> list[dict[str, Any]]:
         """Every kernel of the table, in every tile."""
-        return [
-            {"family": kernel.family, "op": kernel.op, "headdim": tile}
+        attention: list[dict[str, Any]] = [
+            {"name": kernel.name, "family": kernel.family, "op": kernel.op, "headdim": tile}
             for kernel in dispatch.KERNELS
             for tile in kernel.headdim_tiles
         ]
+        names = [f"sm80_{kernel}_16bit" for kernel in gemm_dispatch.KERNELS]
+        linear = [{"name": name, "family": "sm80", "op": "gemm", "headdim": 0} for name in names]
+        return attention + linear
 
     def device(self, index: int) -> dict[str, Any]:
         """A device that every kernel fits."""
@@ -48,6 +51,18 @@ class StubExtension:
     def attention_forward(self, *arguments: Any) -> None:
         """Count the call."""
         self.calls += 1
+
+    def flat_gemm(self, *arguments: Any) -> None:
+        """Count the call."""
+        self.calls += 1
+
+    def flat_gemm_workspace(self, *extents: int) -> int:
+        """Some partial sums."""
+        return 4096
+
+    def flat_gemm_tickets(self) -> int:
+        """As many as the real ones."""
+        return 4096
 
 
 def launch_stub(entry: Any, tensors: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
@@ -69,6 +84,7 @@ def no_contents(device: torch.device) -> bool:
 def stubbed(stub: StubExtension) -> Iterator[None]:
     """CPU tensors pass for those of a device of capability 8.0 whose extension is the stub."""
     runtime.installed.cache_clear()
+    gemm_execute.installed.cache_clear()
     with (
         mock.patch.object(runtime, "core", new=stub.me),
         mock.patch.object(runtime, "capability", new=capability_of),
@@ -78,6 +94,7 @@ def stubbed(stub: StubExtension) -> Iterator[None]:
     ):
         yield
     runtime.installed.cache_clear()
+    gemm_execute.installed.cache_clear()
 
 
 def microseconds(call: Any, calls: int) -> float:
@@ -99,7 +116,13 @@ def cases() -> dict[str, Any]:
     packed = torch.randn(16, 32, 128, dtype=torch.bfloat16)
     cu_seqlens = torch.tensor([0, 7, 16], dtype=torch.int32)
     out = torch.empty_like(q)
+    x, weight = torch.randn(1, 64).bfloat16(), torch.randn(32, 64).bfloat16()
+    layer = limelight.FlatLinear(64, 32, bias=False, dtype=torch.bfloat16)
+    linear_out = torch.empty(1, 32, dtype=torch.bfloat16)
     return {
+        "flat_linear": lambda: limelight.flat_linear(x, weight),
+        "flat_linear, out=": lambda: limelight.flat_linear(x, weight, out=linear_out),
+        "FlatLinear": lambda: layer(x),
         "flash_attn_func": lambda: limelight.flash_attn_func(q, k, k, causal=True),
         "flash_attn_func, out=": lambda: limelight.flash_attn_func(q, k, k, causal=True, out=out),
         "flash_attn_varlen_func": lambda: limelight.flash_attn_varlen_func(

@@ -28,6 +28,7 @@ def flat_linear(
     weight_zero: Tensor | None = None,
     out_scale: Tensor | None = None,
     batch_invariant: bool = False,
+    static_weight: bool = False,
 ) -> Tensor:
     """Return activation(x @ weight.T + bias) + residual, made for few rows (arXiv 2311.01282).
 
@@ -44,6 +45,8 @@ def flat_linear(
     out: written in place, without gradient. out_scale: one fp32 value; the result is then
         float8_e4m3fn, round(y / out_scale), saturated.
     batch_invariant: a row's bits do not depend on the other rows nor on their number.
+    static_weight: promises that the kernel just before on the stream does not write weight nor its
+        scales, so that they may be read before it has ended (sm_90 and newer).
 
     Returns (..., N) in x's dtype, equal bits in every run. Up to M = 128 a measured table or a
     model chooses among two kernels and torch (``explain_linear``); larger M goes to torch, which
@@ -60,13 +63,13 @@ def flat_linear(
         if out is not None:
             nearest = "under torch.no_grad()"
             raise bad("out", "given while an input requires a gradient", "None then", nearest)
-        return _differentiable(tensors, activation, batch_invariant)
+        return _differentiable(tensors, activation, batch_invariant, static_weight)
     if is_eager(x):
-        return gemm_execute.run(*tensors, activation, batch_invariant, out)
+        return gemm_execute.run(*tensors, activation, batch_invariant, static_weight, out)
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         result = _in_torch(tensors, activation, batch_invariant)
     else:
-        result = linear_op(*tensors, activation, batch_invariant)
+        result = linear_op(*tensors, activation, batch_invariant, static_weight)
     if out is None:
         return result
     check_linear_out(out, x, check_linear(*tensors, activation), fp8=out_scale is not None)
@@ -95,7 +98,9 @@ def _in_torch(tensors: Any, activation: str | None, batch_invariant: bool) -> Te
     )
 
 
-def _differentiable(tensors: Any, activation: str | None, batch_invariant: bool) -> Tensor:
+def _differentiable(
+    tensors: Any, activation: str | None, batch_invariant: bool, static_weight: bool
+) -> Tensor:
     quantized = tensors[4] is not None
     for name, position in (("weight", 1), ("weight_scale", 4), ("out_scale", 6)):
         tensor = tensors[position]
@@ -108,7 +113,7 @@ def _differentiable(tensors: Any, activation: str | None, batch_invariant: bool)
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return _in_torch(tensors, activation, batch_invariant)
     apply: Any = LinearFunction.apply
-    result: Tensor = apply(*tensors[:6], activation, batch_invariant)
+    result: Tensor = apply(*tensors[:6], activation, batch_invariant, static_weight)
     return result
 
 
@@ -125,17 +130,17 @@ class LinearFunction(torch.autograd.Function):
         zero: Tensor | None,
         activation: str | None,
         batch_invariant: bool,
+        static_weight: bool,
     ) -> Tensor:
         """Compute out, on a kernel where one serves."""
-        result: Tensor = linear_op(
-            x, weight, bias, residual, scale, zero, None, activation, batch_invariant
-        )
+        flags = batch_invariant, static_weight
+        result: Tensor = linear_op(x, weight, bias, residual, scale, zero, None, activation, *flags)
         return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save the inputs: the backward pass computes the pre-activation again."""
-        x, weight, bias, residual, scale, zero, ctx.activation, _ = inputs
+        x, weight, bias, residual, scale, zero, ctx.activation, *_ = inputs
         ctx.save_for_backward(x, weight, bias, scale, zero)
         ctx.layout = check_linear(x, weight, bias, residual, scale, zero, None, ctx.activation)
 
@@ -147,4 +152,4 @@ class LinearFunction(torch.autograd.Function):
         dx, dweight, dbias = gemm_torch.backward(
             dout, x, weight, bias, scale, zero, ctx.activation, ctx.layout, needs[:3]
         )
-        return dx, dweight, dbias, dout if needs[3] else None, None, None, None, None
+        return dx, dweight, dbias, dout if needs[3] else None, *[None] * 5

@@ -194,6 +194,7 @@ def run(
     out_scale: Tensor | None = None,
     activation: str | None = None,
     batch_invariant: bool = False,
+    static_weight: bool = False,
     out: Tensor | None = None,
     only: str | None = None,
 ) -> Tensor:
@@ -206,9 +207,8 @@ def run(
     fallback = plan.fallback
     if plan.implementation != "torch":
         if not weight.data_ptr() % 16:
-            return _run_kernel(
-                plan, x, weight, bias, residual, scale, zero, out_scale, batch_invariant, out
-            )
+            flags = batch_invariant, static_weight
+            return _run_kernel(plan, x, weight, bias, residual, scale, zero, out_scale, flags, out)
         fallback = "weight is not 16-byte aligned; nearest: weight.clone()"
     if fallback:
         runtime.fall_back(f"flat_linear on {x.device}", fallback)
@@ -222,6 +222,11 @@ def _packed(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
+def _programmatic(*arguments: Any) -> None:
+    """flat_gemm that may read the weight before the stream's previous kernel has ended."""
+    runtime.core().flat_gemm(*arguments, True)
+
+
 def _run_kernel(
     plan: Plan,
     x: Tensor,
@@ -231,9 +236,10 @@ def _run_kernel(
     scale: Tensor | None,
     zero: Tensor | None,
     out_scale: Tensor | None,
-    batch_invariant: bool,
+    flags: tuple[bool, bool],
     out: Tensor | None,
 ) -> Tensor:
+    """Launch. flags: batch_invariant, static_weight."""
     layout = plan.layout
     if x.dim() != 2:
         x = x.reshape(layout.m, layout.k)
@@ -251,12 +257,16 @@ def _run_kernel(
         workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=x.device)
         tickets = gemm_workspace.tickets(x.device)
     scale, zero = _packed(scale), _packed(zero)
+    batch_invariant, static_weight = flags
     arguments = (plan.kernel, 0, plan.activation, batch_invariant)
+    entry = runtime.core().flat_gemm
+    if static_weight:
+        entry = _programmatic
     for first in range(0, layout.m, plan.chunk):
         whole = plan.chunk == layout.m
         rows: Any = slice(first, first + plan.chunk)
         runtime.launch(
-            runtime.core().flat_gemm,
+            entry,
             (
                 x if whole else x[rows],
                 weight,

@@ -26,6 +26,9 @@ class FlatLinear(nn.Module):
 
     weight is a parameter; a quantised weight, weight_scale and weight_zero are buffers without
     gradient, which ``.to(dtype)`` leaves in their format. The state dict has nn.Linear's names.
+    Without gradients a weight that torch did not write since the last call counts as
+    flat_linear's static_weight; writing through ``.data`` or by other libraries' kernels must be
+    followed by some other operation before the layer is called.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class FlatLinear(nn.Module):
         self.activation = activation
         self.quantization = quantization
         self.batch_invariant = batch_invariant
+        self._seen: tuple[Any, ...] = ()
         self.weight: Tensor
         self.weight_scale: Tensor | None
         self.weight_zero: Tensor | None
@@ -127,17 +131,46 @@ class FlatLinear(nn.Module):
         self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None
     ) -> Tensor:
         """(..., in_features) to (..., out_features)."""
+        known = self._parameters  # nn.Module's attributes cost a microsecond each
+        weight = known["weight"] if "weight" in known else self.weight  # noqa: SIM401
+        bias = known["bias"] if "bias" in known else self.bias  # noqa: SIM401
+        assert weight is not None
+        scale, zero = self.weight_scale, self.weight_zero
         return flat_linear(
             x,
-            self.weight,
-            self.bias,
+            weight,
+            bias,
             self.activation,
             residual,
             out,
-            self.weight_scale,
-            weight_zero=self.weight_zero,
+            scale,
+            weight_zero=zero,
             batch_invariant=self.batch_invariant,
+            static_weight=not torch.is_grad_enabled() and self._unwritten(weight, scale, zero),
         )
+
+    def _unwritten(self, weight: Tensor, scale: Tensor | None, zero: Tensor | None) -> bool:
+        """Whether no torch operation wrote the weight or its scales since the layer's last call.
+
+        Then the kernel just before this call's does not write them either. Never true while
+        compiling, nor for tensors of inference mode, which count no writes.
+        """
+        if torch.compiler.is_compiling() or weight.is_inference():
+            return False
+        now = (
+            (weight.data_ptr(), weight._version),
+            None if scale is None else (scale.data_ptr(), scale._version),
+            None if zero is None else (zero.data_ptr(), zero._version),
+        )
+        if now == self._seen:
+            return True
+        self.__dict__["_seen"] = now
+        return False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name.startswith("weight"):
+            self._seen = ()  # another tensor may lie at the old one's address
 
     def extra_repr(self) -> str:
         """What repr shows between the brackets."""
@@ -150,6 +183,7 @@ class FlatLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlatLinear:
         """Move, and convert the dtype of what is no float8 weight nor its fp32 scale."""
+        self._seen = ()
         if self.weight.dtype != FP8:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
             return self

@@ -38,7 +38,8 @@ SCHEMAS = (
     Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table, Tensor? k_scale,
     Tensor? v_scale) -> ()""",
     """flat_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? weight_scale,
-    Tensor? weight_zero, Tensor? out_scale, str? activation, bool batch_invariant) -> Tensor""",
+    Tensor? weight_zero, Tensor? out_scale, str? activation, bool batch_invariant,
+    bool static_weight) -> Tensor""",
 )
 
 _Library: Any = torch.library.Library
@@ -165,7 +166,7 @@ def _append_fake(*arguments: Any) -> None:
 
 
 def _linear_fake(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
-    bias, residual, scale, zero, out_scale, activation, _ = others
+    bias, residual, scale, zero, out_scale, activation, *_ = others
     layout = check_linear(x, weight, bias, residual, scale, zero, out_scale, activation)
     return x.new_empty((*x.shape[:-1], layout.n), dtype=x.dtype if out_scale is None else FP8)
 

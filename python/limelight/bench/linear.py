@@ -15,7 +15,7 @@ from limelight.bench.harness import Measurement, Plan, first_line, time_rounds
 from limelight.bench.timers import Call, Timer
 from limelight.gemm import flat_linear
 from limelight.gemm_checks import check_linear
-from limelight.gemm_dispatch import IMPLEMENTATIONS
+from limelight.gemm_dispatch import IMPLEMENTATIONS, KERNELS
 from limelight.gemm_model import weight_bytes
 from limelight.quantize import QuantizedWeight, quantize
 
@@ -54,7 +54,9 @@ FORMATS = {
     "int4_g64": ("int4_g64", "int4_g64"),
 }
 OURS = "limelight"
-PEERS = (OURS, *IMPLEMENTATIONS)
+STATIC = "limelight-static"  # static_weight=True: on sm_90 kernels overlap, as in FlatLinear
+PEERS = (OURS, STATIC, *IMPLEMENTATIONS)
+MOST_ROWS = {name: kernel.max_m for name, kernel in KERNELS.items()}
 _VERIFIED_ROWS = 256  # of weight, at either end
 
 
@@ -154,8 +156,9 @@ def input_sets(case: LinearCase, weights: Sequence[QuantizedWeight]) -> list[Inp
 def call_of(peer: str, inputs: Inputs) -> Tensor:
     """One implementation on one set."""
     x, weight, scale, zero = inputs
-    if peer == OURS:
-        return flat_linear(x, weight, weight_scale=scale, weight_zero=zero)
+    if peer in (OURS, STATIC):
+        static = peer == STATIC
+        return flat_linear(x, weight, weight_scale=scale, weight_zero=zero, static_weight=static)
     return gemm_execute.run(x, weight, scale=scale, zero=zero, only=peer)
 
 

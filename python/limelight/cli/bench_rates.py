@@ -22,7 +22,6 @@ from limelight.bench.device import NoGpuError, clocks, describe, require_gpu
 from limelight.bench.harness import Measurement, Plan
 from limelight.bench.timers import CudaTimer, GraphTimer, Timer, copy_gbps
 from limelight.cli.terminal import positive, progress
-from limelight.gemm_dispatch import MAX_ROWS
 from limelight.gemm_explain import explain_linear
 from limelight.quantize import QuantizedWeight
 
@@ -121,7 +120,7 @@ def run_linear(
             _release(device)
             weights, drawn = linear.weight_sets(case, device, l2_bytes, plan), shape
         sets = linear.input_sets(case, weights)
-        peers = [p for p in arguments.peers if case.m <= MAX_ROWS or p in (linear.OURS, "torch")]
+        peers = [p for p in arguments.peers if case.m <= linear.MOST_ROWS.get(p, case.m)]
         show = progress(f"[{number + 1}/{len(cases)}] ")
         measured = linear.measure(case, sets, peers, timer, plan, show)
         yield case, measured, linear_facts(case, sets[0])
