@@ -6,12 +6,16 @@
 
 namespace limelight {
 
-// Copies 16 bytes past L1; an invalid source writes zeros and reads nothing.
-LIMELIGHT_DEVICE void cp_async_16(uint32_t smem, const void* global, bool valid) {
-    const int source_bytes = valid ? 16 : 0;
+// Copies the first source_bytes of 16 past L1 and writes zeros for the others.
+LIMELIGHT_DEVICE void cp_async_16_bytes(uint32_t smem, const void* global, int source_bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(smem), "l"(global),
                  "r"(source_bytes)
                  : "memory");
+}
+
+// Copies 16 bytes past L1; an invalid source writes zeros and reads nothing.
+LIMELIGHT_DEVICE void cp_async_16(uint32_t smem, const void* global, bool valid) {
+    cp_async_16_bytes(smem, global, valid ? 16 : 0);
 }
 
 // Copies 4 bytes; an invalid source writes zeros and reads nothing.

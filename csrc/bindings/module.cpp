@@ -6,6 +6,7 @@
 
 #include "bindings/append.h"
 #include "bindings/attention.h"
+#include "bindings/gemm.h"
 #include "bindings/kernels.h"
 #include "limelight/limelight.h"
 
@@ -56,6 +57,7 @@ py::dict build_info() {
 PYBIND11_MODULE(_core, module) {
     limelight::bindings::bind_append(module);
     limelight::bindings::bind_attention(module);
+    limelight::bindings::bind_gemm(module);
     limelight::bindings::bind_kernels(module);
     module.def("device", &device, py::arg("index"));
     module.def("build_info", &build_info);

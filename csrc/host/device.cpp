@@ -25,6 +25,7 @@ Status query(int index, Device* device) {
         {cudaDevAttrComputeCapabilityMinor, &minor},
         {cudaDevAttrMultiProcessorCount, &device->sm_count},
         {cudaDevAttrMaxSharedMemoryPerBlockOptin, &device->smem_per_block},
+        {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &device->smem_per_multiprocessor},
     };
     for (const auto& [attribute, value] : wanted) {
         const cudaError_t error = cudaDeviceGetAttribute(value, attribute, index);

@@ -10,6 +10,7 @@ struct Device {
     int capability;  // 10 * major + minor
     int sm_count;
     int smem_per_block;  // bytes a thread block may opt into
+    int smem_per_multiprocessor;
 };
 
 // Facts about the current device, asked once per device.

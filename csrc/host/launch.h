@@ -18,10 +18,10 @@ inline Status cuda_status(cudaError_t error, const char* what) {
 }
 
 // The one place that launches: a one-dimensional grid, dynamic shared memory raised to what it
-// needs.
+// needs. A programmatic launch may start before the kernel before it on the stream has ended.
 template <class Params>
 Status launch(void (*kernel)(Params), int64_t blocks, int threads, size_t smem_bytes,
-              const Params& params, cudaStream_t stream) {
+              const Params& params, cudaStream_t stream, bool programmatic = false) {
     constexpr int64_t kMaxBlocks = 0x7fffffff;
     if (blocks > kMaxBlocks) {
         return Status::error(
@@ -39,6 +39,20 @@ Status launch(void (*kernel)(Params), int64_t blocks, int threads, size_t smem_b
     }
     Params copy = params;
     void* arguments[] = {&copy};
+    if (programmatic) {
+        cudaLaunchAttribute attribute{};
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+        cudaLaunchConfig_t config{};
+        config.gridDim = dim3(static_cast<unsigned>(blocks));
+        config.blockDim = dim3(static_cast<unsigned>(threads));
+        config.dynamicSmemBytes = smem_bytes;
+        config.stream = stream;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        return cuda_status(cudaLaunchKernelExC(&config, function, arguments),
+                           "cudaLaunchKernelExC");
+    }
     return cuda_status(cudaLaunchKernel(function, dim3(static_cast<unsigned>(blocks)),
                                         dim3(threads), arguments, smem_bytes, stream),
                        "cudaLaunchKernel");

@@ -136,6 +136,48 @@ def append_kv(
     (batch,) int32 the lengths after the call. Errors as attention_forward's.
     """
 
+def flat_gemm(
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    weight_scale: Tensor | None,
+    weight_zero: Tensor | None,
+    out_scale: Tensor | None,
+    workspace: Tensor | None,
+    kernel: int,
+    splits: int,
+    activation: int,
+    batch_invariant: bool,
+    stream: int,
+    programmatic: bool = False,
+) -> None:
+    """out (M, N) = activation(x (M, K) @ weight (N, K).T + bias (N,)) + residual (M, N).
+
+    activation: 0 none, 1 gelu (erf), 2 gelu (tanh), 3 silu, 4 silu(gate) * up, where weight and
+    bias have 2N rows, gate first. kernel: 0 gemv (M <= 8), 1 flat (M <= 128). splits: 0 for the
+    library's choice, else pieces of K. weight has the dtype of x, or float8_e4m3fn with
+    weight_scale float32 (N,) or (ceil(N / 128), ceil(K / 128)), or is uint8 (N, K / 2) of INT4
+    pairs, low nibble first, with weight_scale (N, K / group) in the dtype of x and weight_zero
+    uint8 (N, K / group) of 0 to 127 or None for 8. out has the dtype of x, or is float8_e4m3fn
+    with out_scale float32 of one element. workspace: uint8, flat_gemm_workspace bytes, zeros
+    before its first use, of one stream at a time. programmatic: the kernel may read weight before
+    the previous kernel on the stream has ended. Errors as attention_forward's.
+    """
+
+def flat_gemm_workspace(
+    m: int,
+    n: int,
+    k: int,
+    weight_format: int,
+    kernel: int,
+    splits: int,
+    activation: int,
+    /,
+) -> int:
+    """Bytes of workspace on the current device; weight_format: 0 16-bit, 1 FP8, 2 INT4."""
+
 def kernels() -> list[KernelInfo]: ...
 def device(index: int) -> DeviceInfo: ...
 def build_info() -> BuildInfo: ...

@@ -3,5 +3,6 @@
 
 #include "limelight/append.h"
 #include "limelight/attention.h"
+#include "limelight/gemm.h"
 #include "limelight/status.h"
 #include "limelight/version.h"

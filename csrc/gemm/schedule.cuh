@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Who works on what: units, rows of weight, and the sum over thread blocks that share a tile.
+#pragma once
+
+#include "arch/atomic.cuh"
+#include "arch/base.cuh"
+#include "gemm/params.h"
+
+namespace limelight::gemm {
+
+// First unit of a thread block; its run ends where the next one's begins.
+LIMELIGHT_DEVICE int64_t first_unit(const GemmParams& p, int block) {
+    if (p.pieces > 0) {
+        const int tile = block / p.pieces;
+        const int piece = block % p.pieces;
+        return int64_t{tile} * p.k_blocks + int64_t{p.k_blocks} * piece / p.pieces;
+    }
+    return int64_t{p.tiles} * p.k_blocks * block / p.blocks;
+}
+
+// The thread block that has the unit: the largest whose first unit is not after it.
+LIMELIGHT_DEVICE int block_of_unit(const GemmParams& p, int64_t unit) {
+    const int64_t units = int64_t{p.tiles} * p.k_blocks;
+    return static_cast<int>(((unit + 1) * p.blocks - 1) / units);
+}
+
+// Thread blocks first .. last work on the tile.
+struct Sharing {
+    int first;
+    int last;
+};
+
+LIMELIGHT_DEVICE Sharing sharing_blocks(const GemmParams& p, int tile) {
+    if (p.pieces > 0) {
+        return {tile * p.pieces, (tile + 1) * p.pieces - 1};
+    }
+    const int64_t unit = int64_t{tile} * p.k_blocks;
+    return {block_of_unit(p, unit), block_of_unit(p, unit + p.k_blocks - 1)};
+}
+
+// Place in a run of units.
+struct Cursor {
+    int tile;
+    int k_block;
+
+    LIMELIGHT_DEVICE Cursor(const GemmParams& p, int64_t unit)
+        : tile(static_cast<int>(unit / p.k_blocks)), k_block(static_cast<int>(unit % p.k_blocks)) {}
+
+    LIMELIGHT_DEVICE void advance(const GemmParams& p) {
+        if (++k_block == p.k_blocks) {
+            k_block = 0;
+            ++tile;
+        }
+    }
+};
+
+// Column of out that row `local` of group `group` of a tile belongs to, and the row of weight: with
+// SwiGLU the first half of a group is gate rows, the second half the up rows of the same columns.
+template <int kTileRows, int kGroupRows>
+struct TileRow {
+    int column;
+    int row;
+
+    LIMELIGHT_DEVICE TileRow(const GemmParams& p, int tile, int group, int local) {
+        if (p.activation == Activation::kSwiGLU) {
+            column = (tile * kTileRows + group * kGroupRows) / 2 + local % (kGroupRows / 2);
+            row = column + (local < kGroupRows / 2 ? 0 : p.n);
+        } else {
+            column = row = tile * kTileRows + group * kGroupRows + local;
+        }
+    }
+};
+
+template <int kThreads>
+LIMELIGHT_DEVICE void sync_threads() {
+    if constexpr (kThreads == kWarpSize) {
+        __syncwarp();
+    } else {
+        __syncthreads();
+    }
+}
+
+// Adds up what the thread blocks that share the tile hold, in the order of the thread blocks,
+// whichever comes last: it gets the sum and true, the others get false. kThreads threads call it;
+// `rows` of x are left for this warp.
+template <int kThreads, int kTilesN, int kTilesM>
+LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
+                                 float (&acc)[kTilesN][kTilesM][4], uint32_t* shared_ticket) {
+    const Sharing sharing = sharing_blocks(p, tile);
+    const int count = sharing.last - sharing.first + 1;
+    if (count == 1) {
+        return true;
+    }
+    const auto slot = [&](int block) {
+        const int64_t index = 2 * int64_t{block} + (block == sharing.first ? 1 : 0);
+        return reinterpret_cast<float4*>(p.partials) + index * (kTilesN * kTilesM * kThreads) +
+               threadIdx.x;
+    };
+    float4* const own = slot(static_cast<int>(blockIdx.x));
+#pragma unroll
+    for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+        for (int m = 0; m < kTilesM; ++m) {
+            if (m * 8 < rows) {
+                own[(n * kTilesM + m) * kThreads] =
+                    make_float4(acc[n][m][0], acc[n][m][1], acc[n][m][2], acc[n][m][3]);
+            }
+        }
+    }
+    sync_threads<kThreads>();
+    if (threadIdx.x == 0) {
+        *shared_ticket = atomic_add_acq_rel(p.tickets + sharing.first, 1);
+    }
+    sync_threads<kThreads>();
+    if (*shared_ticket != static_cast<uint32_t>(count - 1)) {
+        return false;
+    }
+    if (threadIdx.x == 0) {
+        p.tickets[sharing.first] = 0;
+    }
+#pragma unroll
+    for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+        for (int m = 0; m < kTilesM; ++m) {
+            acc[n][m][0] = acc[n][m][1] = acc[n][m][2] = acc[n][m][3] = 0.0f;
+        }
+    }
+    constexpr int kAhead = kTilesN * kTilesM <= 2 ? 8 : 1;
+#pragma unroll kAhead
+    for (int block = sharing.first; block <= sharing.last; ++block) {
+        const float4* const from = slot(block);
+#pragma unroll
+        for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+            for (int m = 0; m < kTilesM; ++m) {
+                if (m * 8 < rows) {
+                    const float4 piece = __ldcg(from + (n * kTilesM + m) * kThreads);
+                    acc[n][m][0] += piece.x;
+                    acc[n][m][1] += piece.y;
+                    acc[n][m][2] += piece.z;
+                    acc[n][m][3] += piece.w;
+                }
+            }
+        }
+    }
+    return true;
+}
+
+}  // namespace limelight::gemm
