@@ -82,8 +82,9 @@ void flat_gemm(const py::object& x_object, const py::object& weight_object,
                const py::object& out_object, const py::object& bias_object,
                const py::object& residual_object, const py::object& weight_scale,
                const py::object& weight_zero, const py::object& out_scale_object,
-               const py::object& workspace_object, int kernel, int splits, int activation,
-               bool batch_invariant, uintptr_t stream, bool programmatic) {
+               const py::object& workspace_object, const py::object& tickets_object, int kernel,
+               int splits, int activation, bool batch_invariant, uintptr_t stream,
+               bool programmatic) {
     const TensorView x = view(x_object, "x");
     const TensorView weight = view(weight_object, "weight");
     const TensorView out = view(out_object, "out");
@@ -141,6 +142,11 @@ void flat_gemm(const py::object& x_object, const py::object& weight_object,
         params.workspace = workspace->data;
         params.workspace_bytes = static_cast<size_t>(workspace->shape[0]);
     }
+    if (const auto tickets = optional_view(tickets_object, "tickets")) {
+        require(*tickets, "tickets", ScalarType::kInt32, 1);
+        contiguous(*tickets, "tickets", kGemmTickets, 0);
+        params.tickets = static_cast<uint32_t*>(tickets->data);
+    }
     raise(limelight::flat_gemm(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 
@@ -163,9 +169,10 @@ void bind_gemm(py::module_& module) {
     module.def("flat_gemm", &flat_gemm, py::arg("x"), py::arg("weight"), py::arg("out"),
                py::arg("bias"), py::arg("residual"), py::arg("weight_scale"),
                py::arg("weight_zero"), py::arg("out_scale"), py::arg("workspace"),
-               py::arg("kernel"), py::arg("splits"), py::arg("activation"),
+               py::arg("tickets"), py::arg("kernel"), py::arg("splits"), py::arg("activation"),
                py::arg("batch_invariant"), py::arg("stream"), py::arg("programmatic") = false);
     module.def("flat_gemm_workspace", &flat_gemm_workspace);
+    module.def("flat_gemm_tickets", [] { return kGemmTickets; });
 }
 
 }  // namespace limelight::bindings

@@ -21,16 +21,8 @@ struct GemmParams : FlatGemmParams {
     int32_t scale_row_shift;
     int32_t scale_k_shift;
 
-    uint32_t* tickets;  // [blocks] arrivals at a shared tile, by its first thread block; zeros
-    float* partials;    // [2 * blocks][tile]: of a block's first tile and of its last one
+    // workspace: [2 * blocks][tile] partial sums, of a block's first tile and of its last one.
+    // tickets: arrivals at a shared tile, by its first thread block.
 };
-
-namespace gemm {
-
-// Tickets come first in the workspace, always in the same place: calls of any shape share it.
-constexpr size_t kTicketBytes = 64 * 1024;
-constexpr int kMaxSharingBlocks = kTicketBytes / sizeof(uint32_t);
-
-}  // namespace gemm
 
 }  // namespace limelight

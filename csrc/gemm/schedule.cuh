@@ -93,7 +93,7 @@ LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
     }
     const auto slot = [&](int block) {
         const int64_t index = 2 * int64_t{block} + (block == sharing.first ? 1 : 0);
-        return reinterpret_cast<float4*>(p.partials) + index * (kTilesN * kTilesM * kThreads) +
+        return static_cast<float4*>(p.workspace) + index * (kTilesN * kTilesM * kThreads) +
                threadIdx.x;
     };
     float4* const own = slot(static_cast<int>(blockIdx.x));

@@ -99,7 +99,7 @@ bool partition(const FlatGemmParams& call, const Device& device, GemmParams* par
     }
     params->blocks = static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
     const bool sharing = params->pieces != 1;
-    return blocks <= (sharing ? kMaxSharingBlocks : INT32_MAX);
+    return blocks <= (sharing ? kGemmTickets : INT32_MAX);
 }
 
 // Whether thread blocks share tiles.
@@ -115,7 +115,7 @@ size_t workspace_bytes(const FlatGemmParams& call, const GemmParams& params) {
     const bool gemv = call.kernel == GemmKernel::kGemv;
     const size_t tile =
         gemv ? kGemvRows * kGemvMaxM : kFlatRows * find_flat_tile(call.weight_format, call.m).m;
-    return kTicketBytes + 2 * sizeof(float) * tile * static_cast<size_t>(params.blocks);
+    return 2 * sizeof(float) * tile * static_cast<size_t>(params.blocks);
 }
 
 int log2_of(int value) {
@@ -162,7 +162,7 @@ Status flat_gemm(const FlatGemmParams& call, CUstream_st* stream) {
         return Status::error(Status::Code::kUnsupported,
                              "splits is %d: %d tiles of weight in so many pieces are more than %d "
                              "thread blocks; use fewer, or 0",
-                             call.splits, params.tiles, kMaxSharingBlocks);
+                             call.splits, params.tiles, kGemmTickets);
     }
     const size_t needed = workspace_bytes(call, params);
     if (needed > 0 && (call.workspace == nullptr || call.workspace_bytes < needed ||
@@ -171,8 +171,12 @@ Status flat_gemm(const FlatGemmParams& call, CUstream_st* stream) {
                              "workspace: %zu bytes at %p, needed: %zu bytes, 16-byte aligned",
                              call.workspace_bytes, call.workspace, needed);
     }
-    params.tickets = static_cast<uint32_t*>(call.workspace);
-    params.partials = reinterpret_cast<float*>(static_cast<char*>(call.workspace) + kTicketBytes);
+    if (needed > 0 && call.tickets == nullptr) {
+        return Status::error(Status::Code::kInvalidArgument,
+                             "tickets must not be null when thread blocks share tiles: pass %d "
+                             "zeros",
+                             kGemmTickets);
+    }
     params.programmatic = call.programmatic && device.capability >= 90;
     derive_scale(call, &params);
     const Format& format = kFormats[static_cast<int>(call.weight_format)];

@@ -146,6 +146,7 @@ def flat_gemm(
     weight_zero: Tensor | None,
     out_scale: Tensor | None,
     workspace: Tensor | None,
+    tickets: Tensor | None,
     kernel: int,
     splits: int,
     activation: int,
@@ -161,9 +162,10 @@ def flat_gemm(
     weight_scale float32 (N,) or (ceil(N / 128), ceil(K / 128)), or is uint8 (N, K / 2) of INT4
     pairs, low nibble first, with weight_scale (N, K / group) in the dtype of x and weight_zero
     uint8 (N, K / group) of 0 to 127 or None for 8. out has the dtype of x, or is float8_e4m3fn
-    with out_scale float32 of one element. workspace: uint8, flat_gemm_workspace bytes, zeros
-    before its first use, of one stream at a time. programmatic: the kernel may read weight before
-    the previous kernel on the stream has ended. Errors as attention_forward's.
+    with out_scale float32 of one element. workspace: uint8, flat_gemm_workspace bytes.
+    tickets: int32 (flat_gemm_tickets(),), zeros before and after every call, of one stream at a
+    time; with workspace None where that has no bytes. programmatic: the kernel may read weight
+    before the previous kernel on the stream has ended. Errors as attention_forward's.
     """
 
 def flat_gemm_workspace(
@@ -178,6 +180,7 @@ def flat_gemm_workspace(
 ) -> int:
     """Bytes of workspace on the current device; weight_format: 0 16-bit, 1 FP8, 2 INT4."""
 
+def flat_gemm_tickets() -> int: ...
 def kernels() -> list[KernelInfo]: ...
 def device(index: int) -> DeviceInfo: ...
 def build_info() -> BuildInfo: ...

@@ -29,6 +29,9 @@ enum class GemmKernel : int32_t {
     kFlat = 1,  ///< m <= 128: weights and x pass through a ring in shared memory
 };
 
+/// Counters that a call may use, whatever its shapes.
+constexpr int32_t kGemmTickets = 4096;
+
 /// One product out = activation(x @ weight^T + bias) + residual with few rows. Plain data: pointers
 /// are device memory owned by the caller, null where a feature is not used. Strides are in stored
 /// elements (bytes of two values for INT4); last dimensions are contiguous.
@@ -67,10 +70,11 @@ struct FlatGemmParams {
     /// Programmatic dependent launch (sm_90 and newer): the kernel may start, and read weight,
     /// weight_scale and weight_zero, before the kernel that precedes it on the stream has ended.
     bool programmatic = false;
-    /// flat_gemm_workspace bytes, 16-byte aligned, zero-filled before their first use and used by
-    /// one stream at a time. Every call leaves in it what the next one needs, whatever its shapes.
-    void* workspace = nullptr;
+    void* workspace = nullptr;  ///< flat_gemm_workspace bytes, 16-byte aligned
     size_t workspace_bytes = 0;
+    /// kGemmTickets zeros, which every call leaves zero, for one stream at a time; needed where the
+    /// workspace is.
+    uint32_t* tickets = nullptr;
 };
 
 /// A linear layer for decoding after FlashDecoding++ (Hong et al., 2023, arXiv 2311.01282): the
