@@ -196,7 +196,8 @@ class Engine:
         return best
 
     def _attention(self, batch: dict[Request, int]) -> Attend:
-        """Append and attend for one step; the tables are made once for all layers."""
+        """Append and attend for one step; tables and plan are made once for all layers."""
+        config = self.model.config
         counts, width = list(batch.values()), max(len(r.pages) for r in batch)
         # Entries beyond a sequence are never read: -1 would be an error if they were.
         rows = [r.pages + [-1] * (width - len(r.pages)) for r in batch]
@@ -204,13 +205,29 @@ class Engine:
             "block_table": self._tensor(rows, torch.int32),
             "cache_seqlens": self._tensor([r.cached for r in batch], torch.int32),
             "causal": True,
-            "window_size": (self.model.config.window, 0),
+            "window_size": (config.window, 0),
         }
         decoding = max(counts) == 1
+        new: dict[str, Any] = {"max_seqlen_k_new": 1}
         if not decoding:
             ends = self._tensor([0, *counts], torch.int32).cumsum(0, dtype=torch.int32)
-            options |= {"cu_seqlens_q": ends, "cu_seqlens_k_new": ends}
-            options["max_seqlen_q"] = max(counts)
+            new = {"cu_seqlens_q": ends, "cu_seqlens_k_new": ends}
+        options["scheduler_metadata"] = limelight.get_scheduler_metadata(
+            len(counts),
+            max(counts),
+            width * self.pages.page_size,
+            config.heads_q,
+            config.heads_kv,
+            config.headdim,
+            options["cache_seqlens"],
+            qkv_dtype=self.cache.dtype,
+            page_size=self.pages.page_size,
+            causal=True,
+            window_size=(config.window, 0),
+            **new,
+        )
+        if not decoding:
+            options |= new | {"max_seqlen_q": max(counts)}
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self.cache[layer].unbind(-3)
