@@ -29,8 +29,13 @@ def _on_device(device: torch.device) -> AbstractContextManager[object]:
 def _extents(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> tuple[Any, ...]:
     """What fixes the sizes of a workspace and a schedule."""
     heads = (q.shape[-2], k.shape[-2])
-    dims = (q.shape[-1], v.shape[-1], p.max_seqlen_q, p.max_seqlen_k)
+    dims = (padded(q.shape[-1]), padded(v.shape[-1]), p.max_seqlen_q, p.max_seqlen_k)
     return (batch, *heads, *dims, p.num_splits, p.batch_invariant)
+
+
+def padded(headdim: int) -> int:
+    """The headdim that kernels are asked about; no tile lies between the two."""
+    return -(-headdim // 16) * 16
 
 
 def workspace_bytes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> int:

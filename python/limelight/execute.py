@@ -205,7 +205,13 @@ def forward(
     q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Check and compute (out, lse) without autograd."""
-    plan = validate(q, k, v, p, out)
+    return run(validate(q, k, v, p, out), q, k, v, p, out)
+
+
+def run(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute a call that validate has checked."""
     if observers:
         for observe in observers:
             observe(q, k, p)

@@ -12,7 +12,7 @@ from limelight.arguments import build_problem, host_int, one_of, refuse_foreign,
 from limelight.autograd import attention, is_eager
 from limelight.cache_append import Places, Rotary, kernel_refusal, run_kernel, token_places
 from limelight.check_values import wanted
-from limelight.execute import validate
+from limelight.execute import run, validate
 from limelight.kvcache_checks import (
     check_append,
     check_no_grad,
@@ -107,13 +107,14 @@ def flash_attn_with_kvcache(
     flash_attn_func. There is no backward pass. Raises ValueError or TypeError naming a bad argument
     before anything is written.
     """
-    refuse_foreign("flash_attn_with_kvcache", others)
-    block_table = one_of(
-        "the pages of each sequence", block_table=block_table, page_table=page_table
-    )
-    sink = one_of(
-        "a logit per head", sink=sink, sinks=sinks, s_aux=s_aux, learnable_sink=learnable_sink
-    )
+    if others:
+        refuse_foreign("flash_attn_with_kvcache", others)
+    if page_table is not None:
+        block_table = one_of("the pages", block_table=block_table, page_table=page_table)
+    if sinks is not None or s_aux is not None or learnable_sink is not None:
+        sink = one_of(
+            "a logit per head", sink=sink, sinks=sinks, s_aux=s_aux, learnable_sink=learnable_sink
+        )
     check_no_grad(q, k_cache, v_cache, k, v)
     batch = count_sequences(q, cu_seqlens_q)
     capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
@@ -179,7 +180,7 @@ def flash_attn_with_kvcache(
     )
     if k is not None and not torch.compiler.is_compiling():
         # Nothing is written where the attention would refuse.
-        validate(q, k_cache, v_cache, problem, out)
+        plan = validate(q, k_cache, v_cache, problem, out)
     if k is not None and v is not None and cache_seqlens is not None:
         places = Places(cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table)
         scales = (problem.k_descale, problem.v_descale)
@@ -193,7 +194,10 @@ def flash_attn_with_kvcache(
             if rotary is not None:
                 q, k = _turn(rotary, k, k_cache, cache_seqlens, cu_seqlens_k_new)
             append_op(k_cache, v_cache, k, v, *places, *scales)
-    result = attention(q, k_cache, v_cache, problem, out)
+    if by_kernel and problem.sink is None and problem.bias is None:
+        result = run(plan, q, k_cache, v_cache, problem, out)  # nothing can require a gradient
+    else:
+        result = attention(q, k_cache, v_cache, problem, out)
     return result if return_softmax_lse or return_lse else result[0]
 
 

@@ -16,11 +16,13 @@ _QUANTISED = (torch.float16, torch.bfloat16, torch.float32)  # for a float8 cach
 
 def check_no_grad(*tensors: Tensor | None) -> None:
     names = ("q", "k_cache", "v_cache", "k", "v")
+    grad = torch.is_grad_enabled()
     for name, x in zip(names, tensors, strict=True):
         if x is None:
             continue
-        check_tensor(name, x)
-        if x.requires_grad and torch.is_grad_enabled():
+        if not isinstance(x, Tensor):
+            check_tensor(name, x)
+        if grad and x.requires_grad:
             was = "True: attention with a cache has no backward pass"
             raise bad(
                 f"{name}.requires_grad", was, "False", "flash_attn_func, or under torch.no_grad()"

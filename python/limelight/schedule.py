@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limelight import dispatch, runtime
 from limelight.arguments import refuse_foreign, window_bounds
-from limelight.decode_kernel import make_schedule
+from limelight.decode_kernel import make_schedule, padded
 from limelight.messages import bad, check_index
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def get_scheduler_metadata(
     elif max_seqlen_k_new > 0:
         lengths = cache_seqlens + max_seqlen_k_new
     heads = (num_heads_q, num_heads_kv)
+    dims = (padded(dims[0]), padded(dims[1]))
     extents = (batch_size, *heads, *dims, max_seqlen_q, max_seqlen_k, num_splits, False)
     return make_schedule(lengths, extents, (causal, left, right), cu_seqlens_q, cache_leftpad)
 
