@@ -45,7 +45,8 @@ def test_kernels_stand_beside_the_torch_path(
     result = as_json(capsys, "--device", str(kernels))
     ran = {(row["backend"], row["tensor"]) for row in result["rows"] if row["backend"] != "torch"}
     assert {tensor for _, tensor in ran} == {"out", "dq", "dk", "dv"}
-    assert all(name.endswith("_fwd" if tensor == "out" else "_bwd") for name, tensor in ran)
+    forward = ("_fwd", "_decode")  # a few rows are the decode kernels'
+    assert all(name.endswith(forward if tensor == "out" else "_bwd") for name, tensor in ran)
     assert result["agrees"]
 
 

@@ -164,14 +164,16 @@ def core_error() -> str:
 @cache
 def installed() -> frozenset[tuple[str, int]]:
     """The (kernel name, headdim tile) pairs that the extension holds."""
-    suffix = {"forward": "fwd", "backward": "bwd"}
     extension = core()
     if extension is None:
         return frozenset()
-    return frozenset(
-        (f"{entry['family']}_{suffix.get(entry['op'], entry['op'])}", int(entry["headdim"]))
-        for entry in extension.kernels()
-    )
+    return frozenset((kernel_name(entry), int(entry["headdim"])) for entry in extension.kernels())
+
+
+def kernel_name(entry: dict[str, Any]) -> str:
+    """The dispatch table's name of a kernel that the extension lists."""
+    suffix = {"forward": "fwd", "backward": "bwd"}
+    return f"{entry['family']}_{suffix.get(entry['op'], entry['op'])}"
 
 
 @cache

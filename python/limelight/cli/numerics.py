@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import limelight
-from limelight import dispatch, execute, runtime
+from limelight import execute, runtime
 from limelight.autograd import attention
 from limelight.problem import AttentionProblem
 from limelight.torch_path.deviation import Deviation, deviations
@@ -103,9 +103,9 @@ def _measure(
         "seed": arguments.seed,
     }
     if kernels:
-        names = _kernels(arguments, device)
         for found in deviations(**options, attention=_call):
-            name, tile = names["forward" if found.tensor == "out" else "backward"]
+            op = "forward" if found.tensor == "out" else "backward"
+            name, tile = _kernel(op, arguments, device, found.seqlen)
             yield name, tile, found
     tiles = [None, *(arguments.tile or (16, 64, 256))]
     for found in deviations(**options, tile_keys=tiles):
@@ -116,25 +116,23 @@ def _call(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> Tensor:
     return attention(q, k, v, problem)[0]
 
 
-def _kernels(arguments: argparse.Namespace, device: str) -> dict[str, tuple[str, int | None]]:
-    """The kernel that serves each pass, "torch" where none does, and the keys of its tile."""
-    x = torch.empty(1, 1, 1, arguments.headdim, dtype=getattr(torch, arguments.dtype)).to(device)
-    problem = AttentionProblem(1.0, 1, 1, causal=arguments.mask == "causal")
+def _kernel(
+    op: str, arguments: argparse.Namespace, device: str, seqlen: int
+) -> tuple[str, int | None]:
+    """The kernel that serves a pass, "torch" where none does, and the keys of its tile if known."""
+    x = torch.empty(1, dtype=getattr(torch, arguments.dtype)).to(device)
+    x = x.expand(1, seqlen, arguments.heads, arguments.headdim)
+    problem = AttentionProblem(1.0, seqlen, seqlen, causal=arguments.mask == "causal")
+    choice, _ = execute.choose(op, x, x, x, problem)
     extension = runtime.core()
-    compiled = [] if extension is None else extension.kernels()
-    found: dict[str, tuple[str, int | None]] = {}
-    for op in dispatch.OPS:
-        choice, _ = execute.choose(op, x, x, x, problem)
-        name = "torch" if choice.kernel is None else choice.kernel.name
-        tiles = [
-            entry["block_kv"]
-            for entry in compiled
-            if name.startswith(entry["family"])
-            and entry["op"] == op
-            and int(entry["headdim"]) == choice.tile
-        ]
-        found[op] = (name, int(tiles[0]) if len(set(tiles)) == 1 else None)
-    return found
+    if choice.kernel is None or extension is None:
+        return "torch", None
+    tiles = {
+        int(entry["block_kv"])
+        for entry in extension.kernels()
+        if runtime.kernel_name(entry) == choice.kernel.name and int(entry["headdim"]) == choice.tile
+    }
+    return choice.kernel.name, tiles.pop() if len(tiles) == 1 else None
 
 
 def _device_name(device: str, emulated: bool) -> str:
