@@ -27,11 +27,13 @@ Found = dict[str, Tensor | None]
 
 
 def gradients(x: Inputs, *, with_dlse: bool = True, dout: Tensor | None = None) -> Found:
-    """dq, dk, dv and dsink by autograd; falling back is an error in these tests."""
+    """dq, dk, dv, dbias and dsink by autograd; falling back is an error in these tests."""
     leaves = [t.detach().requires_grad_() for t in (x.q, x.k, x.v)]
     p = x.problem
     if p.sink is not None:
         p = replace(p, sink=p.sink.detach().requires_grad_())
+    if p.bias is not None:
+        p = replace(p, bias=p.bias.detach().requires_grad_())
     with poisoned_memory():
         out, lse = attention(*leaves, p)
         outputs, seeds = [out], [x.dout if dout is None else dout]
@@ -45,6 +47,8 @@ def gradients(x: Inputs, *, with_dlse: bool = True, dout: Tensor | None = None) 
     found: Found = {n: t.grad for n, t in zip(("dq", "dk", "dv"), leaves, strict=True)}
     if p.sink is not None:
         found["dsink"] = p.sink.grad
+    if p.bias is not None:
+        found["dbias"] = p.bias.grad
     return found
 
 
@@ -88,7 +92,9 @@ def test_ragged_shapes(seqlens: tuple[int, int], causal: bool, kernels: torch.de
 def test_headdim_tiles(headdim: int, kernels: torch.device) -> None:
     case = vary(BASE, "tile", batch=1, heads_q=2, heads_kv=1, headdim=headdim, seqlen_q=133)
     check(vary(case, "plain", seqlen_k=150, causal=True), kernels)
-    check(vary(case, "scores", seqlen_q=35, seqlen_k=70, softcap=20.0, alibi="batch"), kernels)
+    case = vary(case, "scores", seqlen_q=35, seqlen_k=70, softcap=20.0)
+    check(vary(case, "alibi", alibi="batch"), kernels)
+    check(vary(case, "dropout", dropout_p=0.3, bias="1hqk", seqlen_q=70), kernels)
 
 
 @pytest.mark.parametrize("headdim", [*ODD_HEADDIMS, 1, 59])

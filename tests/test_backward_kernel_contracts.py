@@ -137,6 +137,8 @@ DETERMINISM = [
     vary(BASE, "plain", seqlen_q=150, seqlen_k=170, causal=True, heads_q=3, heads_kv=1),
     vary(BASE, "scores", softcap=9.0, alibi="batch", sink=True, bias="1hqk", window=(30, 9)),
     vary(BASE, "wide", headdim=256, seqlen_q=90, batch=1, causal=True),
+    vary(BASE, "dropout", dropout_p=0.3, bias="b1qk", seqlen_q=90, headdim=64, softcap=9.0),
+    vary(BASE, "summed", dropout_p=0.3, bias="1h1k", seqlen_q=150, seqlen_k=90, heads_kv=1),
 ]
 
 
@@ -167,22 +169,6 @@ def test_equal_bits_alone_and_in_a_batch(kernels: torch.device) -> None:
     for name, gradient in gradients(one).items():
         assert gradient is not None
         assert torch.equal(gradient[0], whole[name][1]), name  # type: ignore[index]
-
-
-def test_the_gradient_of_a_bias_is_refused_by_name(kernels: torch.device) -> None:
-    x = build(vary(BASE, "bias", bias="1hqk"), str(kernels))
-    bias = x.problem.bias
-    assert bias is not None
-    p = replace(x.problem, bias=bias.detach().requires_grad_())
-    q = x.q.detach().requires_grad_()
-    out, _ = attention(q, x.k, x.v, p)
-    with pytest.raises(limelight.FallbackError, match="the gradient of a bias; nearest: a bias"):
-        out.backward(x.dout)
-    with runtime.override(fallback="silent"):
-        out, _ = attention(q, x.k, x.v, p)
-        out.backward(x.dout)
-    assert p.bias is not None
-    assert_gradients(x, {"dq": q.grad, "dbias": p.bias.grad})
 
 
 WRONG = [

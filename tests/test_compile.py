@@ -103,9 +103,7 @@ def test_no_graph_break_and_the_same_numbers(function: Callable[..., Tensor]) ->
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "function", [f for f in FUNCTIONS if f is not with_sink_and_bias], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_compiled_graphs_run_the_kernels(
     function: Callable[..., Tensor], kernels: torch.device
 ) -> None:

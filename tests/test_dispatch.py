@@ -79,9 +79,8 @@ REFUSALS = [
     (query(capability=(7, 5)), "compute capability 7.5; needed: at least 8.0"),
     (query(dtype="float32"), "dtype is float32; nearest: float16 or bfloat16"),
     (query(headdim=264), "headdim is 264; nearest: at most 256"),
-    (query("dropout"), "it does not do dropout; nearest: dropout_p=0.0"),
     (query("fp8", dtype="float8_e4m3fn"), "float8 tensors; nearest: float16 or bfloat16 tensors"),
-    (query("dropout", "paged"), "dropout; nearest: dropout_p=0.0; it does not do a paged"),
+    (query("fp8", "paged"), "cu_seqlens keys and values; it does not do float8 tensors"),
     (query("fp8_kv", "bias"), "float8 keys and values with a 16-bit q; nearest: k and v of q's"),
 ]
 CACHE_REFUSALS = [
@@ -146,10 +145,11 @@ def test_the_backward_kernel() -> None:
     for name in dispatch.FEATURES:
         chosen = choose(query(name, op="backward")).kernel
         assert (chosen is SM80_BWD) == (name in SM80_BWD.features), name
-    refused = choose(query("bias", "dbias", op="backward"))
+    assert choose(query("bias", "dbias", op="backward")).kernel is SM80_BWD
+    refused = choose(query("dropout", "fp8", op="backward"))
     assert refused.kernel is None
     assert refused.reason == (
-        "sm80_bwd: it does not do the gradient of a bias; nearest: a bias that requires no gradient"
+        "sm80_bwd: it does not do float8 tensors; nearest: float16 or bfloat16 tensors"
     )
 
 
@@ -279,14 +279,14 @@ def test_calls_ask_the_same_function_as_explain(on_device: pytest.MonkeyPatch) -
 
 
 def test_explain_text() -> None:
-    told = limelight.explain(device="sm_90", headdim=72, heads_q=6, heads_kv=2, dropout=True)
+    shape = {"headdim": 72, "heads_q": 6, "heads_kv": 2}
+    told = limelight.explain(op="backward", device="sm_90", **shape, leftpad=True)
     assert told.backend == "torch"
     assert str(told).splitlines() == [
-        "forward on sm_90, bfloat16, headdim 72, features: gqa, dropout",
+        "backward on sm_90, bfloat16, headdim 72, features: gqa, leftpad",
         "  runs on: the torch path",
-        "  not on sm90_fwd: it does not do dropout; nearest: dropout_p=0.0",
-        "  not on sm80_fwd: it does not do dropout; nearest: dropout_p=0.0",
-        "  not on sm80_decode: it does not do dropout; nearest: dropout_p=0.0",
+        "  not on sm80_bwd: it does not do left-padded keys (cache_leftpad); "
+        "nearest: cache_leftpad=None",
     ]
     assert "runs on: sm80_fwd (headdim tile 96)" in str(
         limelight.explain(device=(8, 6), headdim=72)

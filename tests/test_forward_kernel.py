@@ -94,7 +94,9 @@ def test_ragged_shapes(seqlens: tuple[int, int], causal: bool, kernels: torch.de
 def test_headdim_tiles(headdim: int, kernels: torch.device) -> None:
     case = vary(BASE, "tile", batch=1, heads_q=2, heads_kv=1, headdim=headdim, seqlen_q=133)
     check(vary(case, "plain", seqlen_k=150, causal=True), kernels)
-    check(vary(case, "scores", seqlen_q=35, seqlen_k=70, softcap=20.0, alibi="batch"), kernels)
+    case = vary(case, "scores", seqlen_q=35, seqlen_k=70, softcap=20.0)
+    check(vary(case, "alibi", alibi="batch"), kernels)
+    check(vary(case, "dropout", dropout_p=0.3, seqlen_q=70), kernels)
 
 
 @pytest.mark.parametrize("headdim", ODD_HEADDIMS + UNALIGNED_HEADDIMS)
@@ -245,6 +247,7 @@ def test_rounding_is_unbiased(sign: float, kernels: torch.device) -> None:
     window=st.tuples(st.integers(-1, 50), st.integers(-1, 50)),
     causal=st.booleans(),
     softcap=st.sampled_from([0.0, 10.0]),
+    dropout_p=st.sampled_from([0.0, 0.0, 0.3]),
     packed=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -256,13 +259,15 @@ def test_drawn_shapes(
     window: tuple[int, int],
     causal: bool,
     softcap: float,
+    dropout_p: float,
     packed: bool,
     seed: int,
 ) -> None:
     layout = "packed" if packed else "dense"
     case = vary(BASE, "drawn", seqlen_q=seqlens[0], seqlen_k=seqlens[1], headdim=headdim, seed=seed)
     case = vary(case, "heads", heads_q=heads[0], heads_kv=heads[1], window=window, causal=causal)
-    check(vary(case, "layout", layout_q=layout, layout_k=layout, softcap=softcap), kernels)
+    case = vary(case, "layout", layout_q=layout, layout_k=layout, softcap=softcap)
+    check(vary(case, "dropout", dropout_p=dropout_p), kernels)
 
 
 if not torch.cuda.is_available():

@@ -13,7 +13,9 @@ struct FwdParams : AttentionParams {
     int32_t window_behind;  // keys visible before the diagonal, clamped so that sums fit in 32 bits
     int32_t window_ahead;   // keys visible after the diagonal
     int32_t heads_per_kv;   // heads_q / heads_kv
-    int32_t num_q_blocks;   // tiles of kBlockQ rows in the longest sequence
+    uint32_t dropout_threshold;  // in units of 2^-16; 0 keeps every element
+    float dropout_scale;         // 1 / (1 - dropout_p)
+    int32_t num_q_blocks;        // tiles of kBlockQ rows in the longest sequence
 };
 
 // What a backward kernel receives beside that; num_q_blocks and num_kv_blocks count the tiles of

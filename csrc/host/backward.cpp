@@ -82,7 +82,7 @@ Status attention_backward(const AttentionBackwardParams& call, CUstream_st* stre
             return status;
         }
     }
-    if (call.batch == 0) {
+    if (call.batch == 0 && call.dbias == nullptr) {
         return {};
     }
     sm80::Tiles tiles;
@@ -90,7 +90,7 @@ Status attention_backward(const AttentionBackwardParams& call, CUstream_st* stre
         return status;
     }
     const BwdParams params = derive(call);
-    if (call.seqlen_q > 0) {
+    if (call.batch > 0 && call.seqlen_q > 0) {
         const auto prepare = tiles == sm80::Tiles::kLarge
                                  ? sm80::launch_bwd_prepare<sm80::Tiles::kLarge>
                                  : sm80::launch_bwd_prepare<sm80::Tiles::kSmall>;

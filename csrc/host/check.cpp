@@ -50,7 +50,6 @@ Status check_sm80_features(const AttentionParams& p, const char* op) {
         {"block_table", p.block_table != nullptr},
         {"leftpad_k", p.leftpad_k != nullptr},
         {"cache_batch_idx", p.cache_batch_idx != nullptr},
-        {"dropout_p", p.dropout_p > 0.0},
         {"q_descale", p.q_descale != nullptr},
         {"k_descale", p.k_descale != nullptr},
         {"v_descale", p.v_descale != nullptr},
@@ -165,6 +164,9 @@ Status check_backward(const AttentionBackwardParams& p) {
         return Status::error(kInvalid, "dk and dv must not be null when seqlen_k is %d",
                              p.seqlen_k);
     }
+    if (p.dbias != nullptr && p.bias == nullptr) {
+        return Status::error(kInvalid, "dbias must be null without a bias");
+    }
     if (p.total_q < 0) {
         return Status::error(kInvalid, "total_q is %lld, allowed: 0 or more",
                              static_cast<long long>(p.total_q));
@@ -175,9 +177,6 @@ Status check_backward(const AttentionBackwardParams& p) {
 Status check_sm80_backward(const AttentionBackwardParams& p) {
     if (const Status status = check_sm80_features(p, "backward"); !status.ok()) {
         return status;
-    }
-    if (p.dbias != nullptr) {
-        return Status::error(kUnsupported, "dbias: the sm80 backward kernel does not compute it");
     }
     const bool varlen_q = p.cu_seqlens_q != nullptr;
     const bool varlen_k = p.cu_seqlens_k != nullptr;

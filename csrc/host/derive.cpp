@@ -2,6 +2,7 @@
 #include "host/derive.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace limelight {
 
@@ -25,6 +26,9 @@ FwdParams derive_forward(const AttentionParams& call) {
     params.softcap_inner = call.softcap > 0.0f ? call.softmax_scale / call.softcap : 0.0f;
     params.window_behind = window(call.window_left);
     params.window_ahead = call.causal ? 0 : window(call.window_right);
+    // nearbyint rounds half to even, as docs/numerics.md wants it.
+    params.dropout_threshold = static_cast<uint32_t>(std::nearbyint(65536.0 * call.dropout_p));
+    params.dropout_scale = static_cast<float>(1.0 / (1.0 - call.dropout_p));
     params.heads_per_kv = call.heads_q / call.heads_kv;
     return params;
 }

@@ -12,19 +12,14 @@
 //
 //   P = exp2(S - lse)   dP = dO V^T   dS = P * (dP - delta)   (scale once, at the end)
 //   dV = P^T dO         dK = dS^T Q   dQ = dS K
+//
+// Dropout with a mask M of zeros and ones: dS = P * (M dP / (1 - p) - delta), dV = (M P)^T dO / (1
+// - p).
 #pragma once
 
-#include "sm80/bwd_config.h"
-#include "sm80/tile.cuh"
+#include "sm80/bwd_scores.cuh"
 
 namespace limelight::sm80 {
-
-// Where the statistics of one head of one sequence begin.
-LIMELIGHT_DEVICE int64_t statistics_offset(const BwdParams& params, const Sequence& sequence,
-                                           int head) {
-    return sequence.q_batch * params.statistics_batch_stride +
-           head * params.statistics_head_stride + sequence.q_row;
-}
 
 constexpr int kPrepareThreads = 128;
 constexpr int kPrepareLanes = 8;  // that share a row
@@ -77,105 +72,6 @@ __global__ void __launch_bounds__(kPrepareThreads)
             }
             params.delta[statistics + row] = sum;
             params.lse_log2[statistics + row] = live ? lse * kLog2e : INFINITY;
-        }
-    }
-}
-
-// Raw products S and dP become P and dP - delta, the latter times the derivative of softcap.
-// statistic(m, n, e) gives the (lse_log2, delta) of the row of q of an accumulator.
-template <class Config, Rows kRows, class Statistic>
-LIMELIGHT_DEVICE void probabilities(float (&s)[Config::kTilesM][Config::kTilesN][4],
-                                    float (&dp)[Config::kTilesM][Config::kTilesN][4],
-                                    const BwdParams& params, int batch, int head, const Mask& mask,
-                                    bool whole, int warp_row, int first_column,
-                                    Statistic statistic) {
-    constexpr bool kSwap = kRows == Rows::kKeys;
-    const auto for_each = [](auto change) {
-#pragma unroll
-        for (int m = 0; m < Config::kTilesM; ++m) {
-#pragma unroll
-            for (int n = 0; n < Config::kTilesN; ++n) {
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    change(m, n, e);
-                }
-            }
-        }
-    };
-    if constexpr (Config::kWantsDs) {
-        for_each([&](int m, int n, int e) { dp[m][n][e] -= statistic(m, n, e).y; });
-    }
-    if constexpr (Config::kChangeScores) {
-        if (params.softcap > 0.0f) {
-            for_each([&](int m, int n, int e) {
-                const float t = tanh_exp2(s[m][n][e] * params.softcap_inner);
-                s[m][n][e] = params.softcap_log2 * t;
-                if constexpr (Config::kWantsDs) {
-                    dp[m][n][e] *= 1.0f - t * t;
-                }
-            });
-        } else {
-            for_each([&](int m, int n, int e) { s[m][n][e] *= params.scale_log2; });
-        }
-        add_position_terms<Config, kRows>(s, params, batch, head, mask, warp_row, first_column);
-    }
-    if (!whole) {
-        for_each_score<Config>(s, warp_row, first_column, [&](float& x, int r, int c) {
-            const int row = kSwap ? c : r;
-            const int column = kSwap ? r : c;
-            if (column < mask.first_column(row) || column >= mask.end_column(row) ||
-                row >= mask.seqlen_k - mask.shift) {
-                x = -INFINITY;
-            }
-        });
-    }
-    const float scale = Config::kChangeScores ? 1.0f : params.scale_log2;
-    for_each([&](int m, int n, int e) {
-        s[m][n][e] = exp2_approx(s[m][n][e] * scale - statistic(m, n, e).x);
-    });
-}
-
-// Rounds accumulators to the A fragments of the next GEMM.
-template <class Config>
-LIMELIGHT_DEVICE void round_fragments(uint32_t (&a)[Config::kTilesM][Config::kTilesN / 2][4],
-                                      const float (&x)[Config::kTilesM][Config::kTilesN][4]) {
-#pragma unroll
-    for (int m = 0; m < Config::kTilesM; ++m) {
-#pragma unroll
-        for (int n = 0; n < Config::kTilesN; ++n) {
-            a[m][n / 2][2 * (n % 2)] = pack2(x[m][n][0], x[m][n][1], typename Config::Element{});
-            a[m][n / 2][2 * (n % 2) + 1] =
-                pack2(x[m][n][2], x[m][n][3], typename Config::Element{});
-        }
-    }
-}
-
-// dS = P * (dP - delta), in place of the latter.
-template <class Config>
-LIMELIGHT_DEVICE void multiply(float (&dp)[Config::kTilesM][Config::kTilesN][4],
-                               const float (&p)[Config::kTilesM][Config::kTilesN][4]) {
-#pragma unroll
-    for (int m = 0; m < Config::kTilesM; ++m) {
-#pragma unroll
-        for (int n = 0; n < Config::kTilesN; ++n) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                dp[m][n][e] *= p[m][n][e];
-            }
-        }
-    }
-}
-
-template <class Config>
-LIMELIGHT_DEVICE void scale_gradient(float (&x)[Config::kTilesM][Config::kTilesD][4], float scale) {
-#pragma unroll
-    for (int m = 0; m < Config::kTilesM; ++m) {
-#pragma unroll
-        for (int d = 0; d < Config::kTilesD; ++d) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                x[m][d][e] *= scale;
-            }
         }
     }
 }
@@ -293,13 +189,19 @@ __global__ void __launch_bounds__(Config::kThreads)
         const bool whole =
             sees_whole(mask, sequence.seqlen_q, q_begin, q_begin + Config::kOtherRows, k_begin,
                        k_begin + Config::kOwnRows);
-        probabilities<Config, Rows::kKeys>(p, ds, params, batch, at.head, mask, whole,
-                                           k_begin + warp_first, q_begin, [&](int, int n, int e) {
-                                               const int row = lane_column(n, e);
-                                               return make_float2(lse_log2[row], delta[row]);
-                                           });
+        const uint32_t keep = probabilities<Config, Rows::kKeys>(
+            p, ds, params, batch, at.head, mask, whole, k_begin + warp_first, q_begin,
+            [&](int, int n, int e) {
+                const int row = lane_column(n, e);
+                return make_float2(lse_log2[row], delta[row]);
+            });
         if constexpr (Config::kWantsDv) {
             round_fragments<Config>(fragments, p);
+            if constexpr (Config::kChangeScores) {
+                if (params.dropout_threshold > 0) {
+                    drop_fragments<Config>(fragments, keep);
+                }
+            }
             gemm_columns<Config>(dv, fragments, dout_tile);
         }
         if constexpr (Config::kWantsDk) {
@@ -325,6 +227,9 @@ __global__ void __launch_bounds__(Config::kThreads)
                            params.dk_strides.row, used, extent, params.headdim);
     }
     if constexpr (Config::kWantsDv) {
+        if constexpr (Config::kChangeScores) {
+            scale_gradient<Config>(dv, params.dropout_scale);
+        }
         store_rows<Config>(dv, smem.own_value,
                            head_rows(static_cast<Element*>(params.dv), params.dv_strides,
                                      sequence.k_batch, row, head_kv),

@@ -16,8 +16,9 @@ struct BwdConfig {
     static constexpr bool kWantsDv =
         kGradient_ == Gradient::kKeyValue || kGradient_ == Gradient::kValue;
     static constexpr bool kWantsDs = kGradient_ != Gradient::kValue;
-    static constexpr bool kOwnsKeys = kGradient_ != Gradient::kQuery;
-    static constexpr BwdTile kTile = find_bwd_tile(kHeadDim_, kTiles_);
+    static constexpr bool kWantsBias = kGradient_ == Gradient::kBias;
+    static constexpr BwdTile kTile =
+        kWantsBias ? find_bias_tile(kHeadDim_) : find_bwd_tile(kHeadDim_, kTiles_);
 
     static constexpr int kOwnRows = kTile.own_rows;
     static constexpr int kOtherRows = kTile.other_rows;

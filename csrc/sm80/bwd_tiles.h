@@ -8,9 +8,9 @@
 
 namespace limelight::sm80 {
 
-// What a backward kernel computes: dQ owns rows of q and steps over keys, the others own keys and
-// step over rows of q. dK and dV share a kernel where both fit into registers.
-enum class Gradient { kQuery, kKeyValue, kKey, kValue };
+// What a backward kernel computes: dQ owns rows of q and steps over keys, dK and dV own keys and
+// step over rows of q, dbias owns both. dK and dV share a kernel where both fit into registers.
+enum class Gradient { kQuery, kKeyValue, kKey, kValue, kBias };
 
 struct BwdTile {
     int headdim;  // serves headdim and headdim_v up to this
@@ -38,7 +38,26 @@ constexpr BwdTile kBwdTiles[] = {
     {192,       Tiles::kSmall,  64,  32,    4,     2,      true},
     {256,       Tiles::kSmall,  64,  32,    4,     1,      true},
 };
+
+// Tiles of dbias: one set for every device.
+constexpr BwdTile kBiasTiles[] = {
+    {32,        Tiles::kSmall,  64,  64,    4,     1,      false},
+    {64,        Tiles::kSmall,  64,  64,    4,     1,      false},
+    {96,        Tiles::kSmall,  64,  64,    4,     1,      false},
+    {128,       Tiles::kSmall,  64,  64,    4,     1,      false},
+    {192,       Tiles::kSmall,  64,  32,    4,     1,      false},
+    {256,       Tiles::kSmall,  64,  32,    4,     1,      false},
+};
 // clang-format on
+
+constexpr BwdTile find_bias_tile(int headdim) {
+    for (const BwdTile& tile : kBiasTiles) {
+        if (tile.headdim == headdim) {
+            return tile;
+        }
+    }
+    return BwdTile{};
+}
 
 constexpr BwdTile find_bwd_tile(int headdim, Tiles tiles) {
     for (const BwdTile& tile : kBwdTiles) {

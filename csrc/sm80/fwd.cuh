@@ -13,11 +13,32 @@
 // newest 2 * (kStages - 1) groups may still be in flight.
 #pragma once
 
+#include "attention/dropout.cuh"
 #include "attention/softmax.cuh"
 #include "sm80/fwd_config.h"
 #include "sm80/tile.cuh"
 
 namespace limelight::sm80 {
+
+// Zeroes what dropout removes of the rounded P.
+template <class Config>
+LIMELIGHT_DEVICE void drop_probabilities(uint32_t (&p)[Config::kTilesM][Config::kTilesN / 2][4],
+                                         const Dropout& dropout, int warp_row, int first_column) {
+#pragma unroll
+    for (int m = 0; m < Config::kTilesM; ++m) {
+#pragma unroll
+        for (int step = 0; step < Config::kTilesN / 2; ++step) {
+            const uint4 four =
+                dropout.words(warp_row + m * 16, first_column + step * 16, threadIdx.x % kWarpSize);
+            const uint32_t words[2][2] = {{four.x, four.y}, {four.z, four.w}};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const uint32_t word = words[i % 2][i / 2];  // [row half][column half]
+                p[m][step][i] &= pair_mask(dropout.keeps_even(word), dropout.keeps_odd(word));
+            }
+        }
+    }
+}
 
 template <class Config>
 LIMELIGHT_DEVICE void store_output(const float (&o)[Config::kTilesM][Config::kTilesD][4],
@@ -143,6 +164,12 @@ __global__ void __launch_bounds__(Config::kThreads)
         softmax.raise_max(s, scale, shrink);
         rescale<Config>(o, shrink);
         softmax.exponentiate(s, scale, p);
+        if constexpr (Config::kChangeScores) {
+            if (params.dropout_threshold > 0) {
+                drop_probabilities<Config>(p, Dropout(params, tile.batch, tile.head), warp_row,
+                                           first_column);
+            }
+        }
         gemm_columns<Config>(o, p, smem_address(smem.v[compute.stage]));
         compute.advance();
     }
@@ -151,6 +178,12 @@ __global__ void __launch_bounds__(Config::kThreads)
     float normalise[Softmax::kRows];
     float lse[Softmax::kRows];
     softmax.finish(scale, sink, normalise, lse);
+    if constexpr (Config::kChangeScores) {
+#pragma unroll
+        for (float& factor : normalise) {
+            factor *= params.dropout_scale;
+        }
+    }
     rescale<Config>(o, normalise);
     store_output<Config>(o, smem.q, params);
     store_lse<Config>(lse, params);

@@ -15,8 +15,8 @@ enum class Tiles {
 // What the kernel does to scores before the softmax.
 enum class Scores {
     kPlain,   // scale only
-    kChange,  // softcap, ALiBi, bias, or a scale that is not positive: the plain kernel has no code
-              // for them
+    kChange,  // softcap, ALiBi, bias, dropout, or a scale that is not positive: the plain kernel
+              // has no code for them
 };
 
 struct FwdTile {

@@ -21,8 +21,7 @@ Status launch_config(FwdParams& params, cudaStream_t stream) {
 
 template <int kHeadDim, Tiles kTiles>
 Status launch_fwd(FwdParams params, cudaStream_t stream) {
-    const bool change = params.softcap > 0.0f || params.alibi_slopes != nullptr ||
-                        params.bias != nullptr || !(params.softmax_scale > 0.0f);
+    const bool change = changes_scores(params);
     const auto with_element = [&]<class Element>(Element) {
         return change ? launch_config<FwdConfig<Element, kHeadDim, Scores::kChange, kTiles>>(params,
                                                                                              stream)

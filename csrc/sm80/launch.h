@@ -8,6 +8,12 @@
 
 namespace limelight::sm80 {
 
+// Whether a call needs the kernels of Scores::kChange.
+inline bool changes_scores(const AttentionParams& call) {
+    return call.softcap > 0.0f || call.alibi_slopes != nullptr || call.bias != nullptr ||
+           call.dropout_p > 0.0 || !(call.softmax_scale > 0.0f);
+}
+
 // Launches the kernel of one row of kFwdTiles; instantiated in fwd_hdim<N>.cu, once per set of
 // tiles.
 template <int kHeadDim, Tiles kTiles>

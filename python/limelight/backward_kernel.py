@@ -39,7 +39,12 @@ def _written(like: Tensor, packed: bool, into: Tensor | None) -> Tensor:
 
 
 def _may_see_no_key(q: Tensor, k: Tensor, p: AttentionProblem) -> bool:
-    """Whether masks can leave a row without keys; a left window alone never does."""
+    """Whether masks, or a bias of -inf, can leave a row without keys.
+
+    A left window alone never does.
+    """
+    if p.bias is not None:
+        return True
     if p.window_right < 0:
         return False
     if p.seqused_q is not None or p.seqused_k is not None:
@@ -69,10 +74,11 @@ def run_backward_kernel(
     lse: Tensor,
     p: AttentionProblem,
     *,
+    need_dbias: bool,
     need_dsink: bool,
     into: tuple[Tensor | None, ...] = (None, None, None),
 ) -> Gradients:
-    """Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k, v and sink.
+    """Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k, v, bias and sink.
 
     into: where to write dq, dk and dv; a copy is made only where a headdim is no multiple of 8.
 
@@ -95,6 +101,7 @@ def run_backward_kernel(
     bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
     if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
         bias = bias.float()
+    dbias = None if bias is None or not need_dbias else bias.new_empty(bias.shape)
     runtime.launch(
         runtime.core().attention_backward,
         (
@@ -103,7 +110,7 @@ def run_backward_kernel(
             dq,
             dk,
             dv,
-            None,
+            dbias,
             workspace,
             q,
             k,
@@ -139,4 +146,6 @@ def run_backward_kernel(
         dsink = -(torch.exp2(logit - lse_log2) * delta).sum(over).to(sink.dtype)
     dq = _cut(dq, headdim, into[0])
     dk, dv = _cut(dk, headdim, into[1]), _cut(dv, headdim_v, into[2])
-    return Gradients(dq, dk, dv, None, dsink)
+    if dbias is not None and p.bias is not None:
+        dbias = dbias.to(p.bias.dtype)
+    return Gradients(dq, dk, dv, dbias, dsink)

@@ -75,6 +75,7 @@ _SM80_FEATURES = frozenset(
         "alibi",
         "sink",
         "bias",
+        "dropout",
         "split",
         "deterministic",
         "batch_invariant",
@@ -128,7 +129,7 @@ KERNELS: tuple[Kernel, ...] = (
         min_capability=(8, 0),
         dtypes=("float16", "bfloat16"),
         headdim_tiles=(32, 64, 96, 128, 192, 256),
-        features=_SM80_FEATURES,
+        features=_SM80_FEATURES | {"dbias"},
     ),
     Kernel(
         name="sm80_decode",

@@ -251,7 +251,17 @@ def backward(
     choice, fallback = choose("backward", q, k, v, p, need_dbias=need_dbias)
     if choice.kernel is not None:
         return run_backward_kernel(
-            dout, dlse, q, k, v, out, lse, p, need_dsink=need_dsink, into=into
+            dout,
+            dlse,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            p,
+            need_dbias=need_dbias,
+            need_dsink=need_dsink,
+            into=into,
         )
     if fallback:
         runtime.fall_back(f"backward attention on {q.device}", fallback)
