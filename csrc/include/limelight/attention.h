@@ -144,12 +144,13 @@ struct AttentionGradients {
 /// fields.
 struct AttentionBackwardParams : AttentionParams, AttentionGradients {};
 
-/// Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k and v, by recomputation
-/// after FlashAttention-2 (Dao, 2023), asynchronous on `stream` of the current device. One kernel
-/// owns blocks of keys and sums dK and dV over the query heads that share them, another owns blocks
-/// of queries and sums dQ: no atomics, every sum has a fixed order, equal inputs give equal bits.
-/// Rows that saw no key, and rows and keys past seqused, get zeros. Dropout and paged keys are
-/// refused.
+/// Gradients of sum(dout * out) + sum(dlse * lse) with respect to q, k, v and bias, by
+/// recomputation after FlashAttention-2 (Dao, 2023), asynchronous on `stream` of the current
+/// device. One kernel owns blocks of keys and sums dK and dV over the query heads that share them,
+/// another owns blocks of queries and sums dQ, a third owns tiles of dbias and sums what the bias
+/// broadcasts over: no atomics, every sum has a fixed order, equal inputs give equal bits. Rows
+/// that saw no key, and rows and keys past seqused, get zeros; q and dout of rows with lse = -inf
+/// must be finite. Paged keys are refused.
 ///
 /// On return of the stream the workspace holds, for each row, delta = rowsum(dout * out) - dlse and
 /// then lse * log2(e), each laid out as a contiguous lse, 0 and +inf for rows that saw no key: with
