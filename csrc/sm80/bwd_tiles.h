@@ -43,7 +43,7 @@ constexpr BwdTile kBwdTiles[] = {
 constexpr BwdTile kBiasTiles[] = {
     {32,        Tiles::kSmall,  64,  64,    4,     1,      false},
     {64,        Tiles::kSmall,  64,  64,    4,     1,      false},
-    {96,        Tiles::kSmall,  64,  64,    4,     1,      false},
+    {96,        Tiles::kSmall,  64,  32,    4,     1,      false},
     {128,       Tiles::kSmall,  64,  64,    4,     1,      false},
     {192,       Tiles::kSmall,  64,  32,    4,     1,      false},
     {256,       Tiles::kSmall,  64,  32,    4,     1,      false},
