@@ -167,7 +167,20 @@ def test_autocast_casts_the_whole_tensor_once(form: Callable[..., Any], varlen: 
 @FORMS
 @VARLEN
 def test_checkpointing_replays_dropout(form: Callable[..., Any], varlen: bool) -> None:
-    q, k, v, dout = operands(torch.float32, varlen, 16, torch.device("cpu"))
+    check_replay(form, operands(torch.float32, varlen, 16, torch.device("cpu")), varlen)
+
+
+@FORMS
+@VARLEN
+def test_checkpointing_replays_dropout_on_kernels(
+    form: Callable[..., Any], varlen: bool, kernels: torch.device
+) -> None:
+    check_replay(form, operands(torch.float16, varlen, 16, kernels), varlen)
+
+
+def check_replay(form: Callable[..., Any], inputs: list[Tensor], varlen: bool) -> None:
+    """Equal bits with and without recomputation, and dropout that really drops."""
+    q, k, v, dout = inputs
     found = []
     for wrap in (False, True):
         torch.manual_seed(5)
@@ -175,23 +188,27 @@ def test_checkpointing_replays_dropout(form: Callable[..., Any], varlen: bool) -
 
         def block(*x: Tensor) -> Tensor:
             # Non-leaf stacks, as a model has them: the forms' own leaves would cut the graph.
+            result: Tensor
+            cu = ends(x[0].device)
             if form is qkvpacked:
                 stack = torch.stack(x, -3)
-                call: Any = limelight.flash_attn_qkvpacked_func
-                many: Any = limelight.flash_attn_varlen_qkvpacked_func
-                cu = ends(stack.device)
-                result: Tensor = many(stack, cu, 9, 0.4) if varlen else call(stack, 0.4)
+                if varlen:
+                    result = limelight.flash_attn_varlen_qkvpacked_func(stack, cu, 9, 0.4)
+                else:
+                    result = limelight.flash_attn_qkvpacked_func(stack, 0.4)
                 return result
-            stack = torch.stack(x[1:], -3)
-            cu = ends(stack.device)
+            kv = torch.stack(x[1:], -3)
             if varlen:
-                many = limelight.flash_attn_varlen_kvpacked_func
-                result = many(x[0], stack, cu, cu, 9, 9, 0.4)
+                lengths = (cu, cu, 9, 9)
+                result = limelight.flash_attn_varlen_kvpacked_func(x[0], kv, *lengths, 0.4)
             else:
-                result = limelight.flash_attn_kvpacked_func(x[0], stack, 0.4)
+                result = limelight.flash_attn_kvpacked_func(x[0], kv, 0.4)
             return result
 
         out = checkpoint(block, *leaves, use_reentrant=False) if wrap else block(*leaves)
         found.append(torch.autograd.grad(out, leaves, dout))
+        with torch.random.fork_rng(devices=[q.device] if q.is_cuda else []):
+            other = block(*leaves)  # the next draw
+        assert not torch.equal(out, other)
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
