@@ -206,6 +206,21 @@ def test_tokens_outside_of_the_cache_are_not_stored(kernels: torch.device) -> No
     assert rows[0][..., 0, 0].nonzero().tolist() == [[0, 3], [1, 0], [1, 1], [1, 3]]
 
 
+def test_slots_in_a_compiled_graph() -> None:
+    key = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0))
+    slots = torch.tensor([5, -1, 0])
+
+    def step(key: Tensor, cache: Tensor, slots: Tensor) -> Tensor:
+        limelight.append_kv(key, key, cache, cache.clone(), slots)
+        return cache * 2
+
+    caches = [torch.zeros(2, 4, 2, 8) for _ in range(2)]
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(key, caches[0], slots), step(key, caches[1], slots))
+    assert torch.equal(caches[0], caches[1])
+    assert bool(caches[0][1, 1].any())
+
+
 BAD = [
     ({"slot_mapping": torch.zeros(3, dtype=torch.int32)}, TypeError, "slot_mapping.dtype is"),
     ({"slot_mapping": torch.zeros(4, dtype=torch.int64)}, ValueError, "slot_mapping.shape is (4)"),

@@ -17,6 +17,7 @@ from limelight.ops import (
     FIELDS,
     SCHEMAS,
     append_op,
+    append_slots_op,
     backward_op,
     forward_op,
     linear_op,
@@ -88,6 +89,9 @@ def test_opcheck_append() -> None:
     for index in (None, rows):
         arguments = (cache.clone(), cache.clone(), new, new, lengths, None, index, *[None] * 3)
         torch.library.opcheck(append_op, arguments, test_utils=OPCHECKS)
+    slots = torch.tensor([3, -1, 12])
+    arguments = (cache.clone(), cache.clone(), new[:, 0], new[:, 1], slots[:2], None, None)
+    torch.library.opcheck(append_slots_op, arguments, test_utils=OPCHECKS)
 
 
 @pytest.mark.parametrize("weight_format", ["dense", *linear_cases.FORMATS])

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limelight.autograd import is_eager
 from limelight.cache_append import append_slots
 from limelight.check_values import wanted
 from limelight.messages import bad, check_last_stride, check_tensor
+from limelight.ops import append_slots_op
 
 _CACHE_DTYPES = ("auto", "fp8", "fp8_e4m3")
 
@@ -64,10 +66,12 @@ def append_kv(
             for x in (key_cache, value_cache)
         )
     _check(key, value, key_cache, value_cache, slot_mapping)
-    if wanted(key.device):
+    eager = is_eager(key)
+    if eager and wanted(key.device):
         _check_slots(slot_mapping, key_cache)
     heads = key.shape[-2]
-    append_slots(
+    append = append_slots if eager else append_slots_op
+    append(
         key_cache,
         value_cache,
         key,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from limelight import execute, gemm_execute, torch_path
-from limelight.cache_append import append_tokens
+from limelight.cache_append import append_slots, append_tokens
 from limelight.checks import check_shapes
 from limelight.gemm_checks import FP8, check_linear
 from limelight.problem import AttentionProblem
@@ -37,6 +37,8 @@ SCHEMAS = (
     """append_kv(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor cache_seqlens,
     Tensor? cu_seqlens_k_new, Tensor? cache_batch_idx, Tensor? block_table, Tensor? k_scale,
     Tensor? v_scale) -> ()""",
+    """append_slots(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor slot_mapping,
+    Tensor? k_scale, Tensor? v_scale) -> ()""",
     """flat_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? weight_scale,
     Tensor? weight_zero, Tensor? out_scale, str? activation, bool batch_invariant,
     bool static_weight) -> Tensor""",
@@ -121,6 +123,10 @@ def _append(*arguments: Any) -> None:
     append_tokens(*arguments)
 
 
+def _append_slots(*arguments: Any) -> None:
+    append_slots(*arguments)
+
+
 def _linear(*arguments: Any) -> Tensor:
     return gemm_execute.run(*arguments)
 
@@ -129,6 +135,7 @@ for _key in ("CPU", "CUDA"):
     _library.impl("attention_forward", _forward, _key)
     _library.impl("attention_backward", _backward, _key)
     _library.impl("append_kv", _append, _key)
+    _library.impl("append_slots", _append_slots, _key)
     _library.impl("flat_linear", _linear, _key)
 
 
@@ -174,9 +181,11 @@ def _linear_fake(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
 _register_fake("limelight::attention_forward", _forward_fake, lib=_library)
 _register_fake("limelight::attention_backward", _backward_fake, lib=_library)
 _register_fake("limelight::append_kv", _append_fake, lib=_library)
+_register_fake("limelight::append_slots", _append_fake, lib=_library)
 _register_fake("limelight::flat_linear", _linear_fake, lib=_library)
 
 forward_op = torch.ops.limelight.attention_forward.default
 backward_op = torch.ops.limelight.attention_backward.default
 append_op = torch.ops.limelight.append_kv.default
+append_slots_op = torch.ops.limelight.append_slots.default
 linear_op = torch.ops.limelight.flat_linear.default
