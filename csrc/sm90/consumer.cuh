@@ -82,6 +82,43 @@ LIMELIGHT_DEVICE void issue_output(float (&o)[1][Config::kTilesD][4],
     }
 }
 
+// Bits [begin, end) of a word whose bit 0 has the number `first`.
+LIMELIGHT_DEVICE uint32_t bits_between(int begin, int end, int first) {
+    const int low = min(max(begin - first, 0), 32);
+    const int high = min(max(end - first, 0), 32);
+    const uint32_t below_high = high == 32 ? ~0u : (1u << high) - 1;
+    return low == 32 ? 0u : below_high >> low << low;
+}
+
+// Hides the keys that a row does not see: one bit per score of a lane, 32 to a word, which the
+// compiler turns into predicates eight at a time.
+template <class Config>
+LIMELIGHT_DEVICE void mask_scores(float (&s)[1][Config::kTilesN][4], const Mask& mask, int warp_row,
+                                  int first_column) {
+    constexpr int kScores = Config::kBlockKV / 4;  // of one lane in one row
+    // Score i of a lane lies in column 8 (i / 2) + i % 2 from its first.
+    const int lane_first = first_column + sm80::lane_column(0, 0);
+    const auto scores_before = [&](int column) {
+        const int distance = max(column - lane_first, 0);
+        return distance / 8 * 2 + min(distance % 8, 2);
+    };
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = sm80::lane_row(warp_row, r);
+        const int begin = scores_before(mask.first_column(row));
+        const int end = scores_before(mask.end_column(row));
+#pragma unroll
+        for (int word = 0; word < ceil_div(kScores, 32); ++word) {
+            const uint32_t seen = bits_between(begin, end, 32 * word);
+#pragma unroll
+            for (int bit = 0; bit < 32 && 32 * word + bit < kScores; ++bit) {
+                float& x = s[0][16 * word + bit / 2][2 * r + bit % 2];
+                x = seen & (1u << bit) ? x : -INFINITY;
+            }
+        }
+    }
+}
+
 // A release by one lane of each warp.
 LIMELIGHT_DEVICE void release(uint64_t& barrier) {
     __syncwarp();

@@ -30,7 +30,7 @@ LIMELIGHT_DEVICE void prepare_scores(float (&s)[1][Config::kTilesN][4],
         sm80::change_scores<Config>(s, params.call, work.tile, mask, warp_row, first_column);
     }
     if (!work.blocks.full(block)) {
-        sm80::mask_scores<Config>(s, mask, warp_row, first_column);
+        mask_scores<Config>(s, mask, warp_row, first_column);
     }
 }
 

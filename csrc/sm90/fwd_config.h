@@ -30,13 +30,14 @@ struct PanelTile {
     }
 };
 
-template <class Element_, int kHeadDim_, int kHeadDimV_, Scores kScores_>
+template <class Element_, int kHeadDim_, int kHeadDimV_, Scores kScores_,
+          Visible kVisible_ = Visible::kSome>
 struct FwdConfig {
     using Element = Element_;
     static constexpr int kHeadDim = kHeadDim_;
     static constexpr int kHeadDimV = kHeadDimV_;
     static constexpr bool kChangeScores = kScores_ == Scores::kChange;
-    static constexpr FwdTile kTile = find_fwd_tile(kHeadDim_, kHeadDimV_, kScores_);
+    static constexpr FwdTile kTile = find_fwd_tile(kHeadDim_, kHeadDimV_, kScores_, kVisible_);
 
     static constexpr int kConsumers = kTile.consumers;
     static constexpr int kGroupRows = 64;  // rows of q of a consumer warpgroup
@@ -80,7 +81,10 @@ struct FwdConfig {
     static_assert(kTile.headdim == kHeadDim, "every instantiation has a row in kFwdTiles");
     static_assert(kBlockKV % 16 == 0 && kBlockKV <= 256, "whole k16 steps, one TMA box");
     static_assert(kOwnOutput || QTile::kPanel == OTile::kPanel);
-    static_assert(sizeof(Smem) <= kSmemLimit);
+    static_assert(QTile::kBytes % 1024 == 0 && KTile::kBytes % 1024 == 0 &&
+                      VTile::kBytes % 1024 == 0,
+                  "each slot begins with a whole swizzle pattern");
+    static_assert(sizeof(Smem) <= smem_bytes(kTile) && smem_bytes(kTile) <= kSmemLimit);
 };
 
 }  // namespace limelight::sm90

@@ -3,6 +3,7 @@
 
 #include <cuda.h>
 
+#include "attention/divisor.h"
 #include "attention/params.h"
 
 namespace limelight::sm90 {
@@ -23,8 +24,15 @@ struct FwdKernelParams {
     TensorView v;
     TensorView out;
     int32_t num_tiles;
-    int32_t heads_per_section;  // > 0: longest tiles first within sections of so many heads
-    bool clear_v_tails;         // rows of V past a sequence are memory of others, not out of bounds
+    int32_t section_heads;  // > 0: longest tiles first within sections of so many heads
+    int32_t section_tiles;  // of a whole section
+    Divisor by_q_blocks;    // no sections
+    Divisor by_section_tiles;
+    Divisor by_section_heads;
+    Divisor by_last_heads;  // of the last section, which may hold fewer
+    Divisor by_heads_q;
+    Divisor by_heads_per_kv;
+    bool clear_v_tails;  // rows of V past a sequence are memory of others, not out of bounds
 };
 
 }  // namespace limelight::sm90

@@ -13,10 +13,17 @@ enum class Scores {
     kChange,  // softcap, ALiBi, bias, or a scale that is not positive
 };
 
+// Whether calls may hide keys inside the sequence.
+enum class Visible {
+    kAll,   // neither causal nor a window: every block is whole but the last
+    kSome,  // wide blocks would hold more hidden keys than they save; serves the other calls too
+};
+
 struct FwdTile {
     int headdim;    // serves headdim up to this
     int headdim_v;  // serves headdim_v up to this
     Scores scores;
+    Visible visible;
     int consumers;   // warpgroups of 64 rows of q each
     int block_kv;    // keys per step
     bool ping_pong;  // warpgroups take turns at the tensor cores: pays where O is small
@@ -24,25 +31,29 @@ struct FwdTile {
 
 // clang-format off
 constexpr FwdTile kFwdTiles[] = {
-    // headdim  headdim_v  scores            consumers  block_kv  ping_pong
-    {64,        64,        Scores::kPlain,   3,         128,      true},
-    {96,        96,        Scores::kPlain,   3,         96,       true},
-    {128,       128,       Scores::kPlain,   2,         128,      true},
-    {192,       128,       Scores::kPlain,   2,         112,      false},
-    {192,       192,       Scores::kPlain,   2,         112,      false},
-    {256,       256,       Scores::kPlain,   2,         80,       false},
-    {64,        64,        Scores::kChange,  3,         128,      true},
-    {96,        96,        Scores::kChange,  3,         96,       true},
-    {128,       128,       Scores::kChange,  2,         128,      true},
-    {192,       128,       Scores::kChange,  2,         112,      false},
-    {192,       192,       Scores::kChange,  2,         112,      false},
-    {256,       256,       Scores::kChange,  2,         80,       false},
+    // headdim  headdim_v  scores            visible          consumers  block_kv  ping_pong
+    {64,        64,        Scores::kPlain,   Visible::kSome,  3,         128,      true},
+    {96,        96,        Scores::kPlain,   Visible::kSome,  3,         96,       true},
+    {128,       128,       Scores::kPlain,   Visible::kSome,  2,         128,      true},
+    {192,       128,       Scores::kPlain,   Visible::kSome,  2,         112,      false},
+    {192,       192,       Scores::kPlain,   Visible::kSome,  2,         112,      false},
+    {256,       256,       Scores::kPlain,   Visible::kSome,  2,         80,       false},
+    {64,        64,        Scores::kChange,  Visible::kSome,  3,         128,      true},
+    {96,        96,        Scores::kChange,  Visible::kSome,  3,         96,       true},
+    {128,       128,       Scores::kChange,  Visible::kSome,  2,         128,      true},
+    {192,       128,       Scores::kChange,  Visible::kSome,  2,         112,      false},
+    {192,       192,       Scores::kChange,  Visible::kSome,  2,         112,      false},
+    {256,       256,       Scores::kChange,  Visible::kSome,  2,         80,       false},
+    {128,       128,       Scores::kPlain,   Visible::kAll,   2,         160,      true},
 };
 // clang-format on
 
-constexpr FwdTile find_fwd_tile(int headdim, int headdim_v, Scores scores) {
+// All zeros where there is no such row.
+constexpr FwdTile find_fwd_tile(int headdim, int headdim_v, Scores scores,
+                                Visible visible = Visible::kSome) {
     for (const FwdTile& tile : kFwdTiles) {
-        if (tile.headdim == headdim && tile.headdim_v == headdim_v && tile.scores == scores) {
+        if (tile.headdim == headdim && tile.headdim_v == headdim_v && tile.scores == scores &&
+            tile.visible == visible) {
             return tile;
         }
     }

@@ -23,6 +23,22 @@ inline int32_t section_heads(const FwdParams& params) {
     return static_cast<int32_t>(std::min(kv_heads, all) * params.heads_per_kv);
 }
 
+inline void set_schedule(FwdKernelParams* params) {
+    const FwdParams& call = params->call;
+    const int32_t heads = call.batch * call.heads_q;
+    params->by_q_blocks = Divisor(call.num_q_blocks);
+    params->by_heads_q = Divisor(call.heads_q);
+    params->by_heads_per_kv = Divisor(call.heads_per_kv);
+    if (call.causal && call.window_left < 0) {  // only a causal edge makes tiles differ in length
+        params->section_heads = section_heads(call);
+        params->section_tiles = params->section_heads * call.num_q_blocks;
+        params->by_section_tiles = Divisor(params->section_tiles);
+        params->by_section_heads = Divisor(params->section_heads);
+        const int32_t last_heads = heads % params->section_heads;
+        params->by_last_heads = Divisor(last_heads == 0 ? params->section_heads : last_heads);
+    }
+}
+
 template <class TileLayout>
 Status make_view(const TensorExtents& tensor, int box_rows, TensorView* view) {
     view->head_step = tensor.strides.head != 0;
@@ -43,8 +59,7 @@ Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
                              static_cast<long long>(tiles), static_cast<long long>(kMaxTiles));
     }
     params.num_tiles = static_cast<int32_t>(tiles);
-    // Only with a causal edge do tiles differ in length.
-    params.heads_per_section = call.causal && call.window_left < 0 ? section_heads(call) : 0;
+    set_schedule(&params);
     params.clear_v_tails = call.cu_seqlens_k != nullptr || call.seqused_k != nullptr;
     const Tensors tensors = tensors_of(call);
     for (const Status& status :
@@ -60,17 +75,29 @@ Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
                   sizeof(typename Config::Smem), params, stream);
 }
 
+template <class Element, int kHeadDim, int kHeadDimV, Scores kScores>
+Status launch_scores(const FwdParams& call, int sm_count, cudaStream_t stream) {
+    constexpr bool kHasAll = find_fwd_tile(kHeadDim, kHeadDimV, kScores, Visible::kAll).headdim > 0;
+    if constexpr (kHasAll) {
+        if (!call.causal && call.window_left < 0 && call.window_right < 0) {
+            return launch_config<FwdConfig<Element, kHeadDim, kHeadDimV, kScores, Visible::kAll>>(
+                call, sm_count, stream);
+        }
+    }
+    return launch_config<FwdConfig<Element, kHeadDim, kHeadDimV, kScores>>(call, sm_count, stream);
+}
+
 template <int kHeadDim, int kHeadDimV>
-Status launch_fwd(FwdParams params, int sm_count, cudaStream_t stream) {
-    const bool change = params.softcap > 0.0f || params.alibi_slopes != nullptr ||
-                        params.bias != nullptr || !(params.softmax_scale > 0.0f);
+Status launch_fwd(FwdParams call, int sm_count, cudaStream_t stream) {
+    const bool change = call.softcap > 0.0f || call.alibi_slopes != nullptr ||
+                        call.bias != nullptr || !(call.softmax_scale > 0.0f);
     const auto with_element = [&]<class Element>(Element) {
-        return change ? launch_config<FwdConfig<Element, kHeadDim, kHeadDimV, Scores::kChange>>(
-                            params, sm_count, stream)
-                      : launch_config<FwdConfig<Element, kHeadDim, kHeadDimV, Scores::kPlain>>(
-                            params, sm_count, stream);
+        return change ? launch_scores<Element, kHeadDim, kHeadDimV, Scores::kChange>(call, sm_count,
+                                                                                     stream)
+                      : launch_scores<Element, kHeadDim, kHeadDimV, Scores::kPlain>(call, sm_count,
+                                                                                    stream);
     };
-    return params.dtype == Dtype::kFloat16 ? with_element(__half{}) : with_element(__nv_bfloat16{});
+    return call.dtype == Dtype::kFloat16 ? with_element(__half{}) : with_element(__nv_bfloat16{});
 }
 
 }  // namespace limelight::sm90

@@ -38,7 +38,7 @@ LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config:
         if (!work.loads()) {
             continue;
         }
-        const int head_kv = work.tile.head / params.call.heads_per_kv;
+        const int head_kv = params.by_heads_per_kv.quotient(work.tile.head);
         const int k_row = static_cast<int>(work.sequence.k_row);
         const auto load_k = [&](int block) {
             mbarrier_wait(smem.k_empty[k_slot.stage], k_slot.phase ^ 1);

@@ -18,23 +18,23 @@ LIMELIGHT_DEVICE int tile_index(int round) {
 // Without sections: q blocks of one head next to each other, so that they share K and V in L2. With
 // sections: the longest q blocks of all heads of a section first; the K and V of one fit into L2.
 LIMELIGHT_DEVICE Tile tile_at(const FwdKernelParams& params, int index) {
-    const int q_blocks = params.call.num_q_blocks;
-    const int section_heads = params.heads_per_section;
     Tile tile;
     int batch_head;
-    if (section_heads > 0) {
-        const int section = index / (section_heads * q_blocks);
-        const int first_head = section * section_heads;
-        const int heads = min(section_heads, params.call.batch * params.call.heads_q - first_head);
-        const int position = index - first_head * q_blocks;
-        tile.q_block = q_blocks - 1 - position / heads;
-        batch_head = first_head + position % heads;
+    if (params.section_heads > 0) {
+        const int section = params.by_section_tiles.quotient(index);
+        const int position = index - section * params.section_tiles;
+        const bool last = (section + 1) * params.section_tiles > params.num_tiles;
+        const Divisor& by_heads = last ? params.by_last_heads : params.by_section_heads;
+        const int from_longest = by_heads.quotient(position);
+        tile.q_block = params.call.num_q_blocks - 1 - from_longest;
+        batch_head = section * params.section_heads + position -
+                     from_longest * static_cast<int>(by_heads.divisor);
     } else {
-        tile.q_block = index % q_blocks;
-        batch_head = index / q_blocks;
+        batch_head = params.by_q_blocks.quotient(index);
+        tile.q_block = index - batch_head * params.call.num_q_blocks;
     }
-    tile.batch = batch_head / params.call.heads_q;
-    tile.head = batch_head % params.call.heads_q;
+    tile.batch = params.by_heads_q.quotient(batch_head);
+    tile.head = batch_head - tile.batch * params.call.heads_q;
     return tile;
 }
 
