@@ -72,10 +72,11 @@ def test_float8_results_are_scaled_and_saturated(weight_format: str) -> None:
     assert torch.equal(out.view(torch.uint8), found.view(torch.uint8))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
 @pytest.mark.parametrize("weight_format", ["dense", "fp8_block", "int4"])
-def test_batch_invariant_bits(weight_format: str) -> None:
+def test_batch_invariant_bits(weight_format: str, dtype: torch.dtype) -> None:
     """A row's bits are the same alone, among others and at another place."""
-    inputs = draw(LinearCase(37, 40, 256, weight_format, "gelu"))
+    inputs = draw(LinearCase(37, 40, 256, weight_format, "gelu", dtype=dtype))
     whole = inputs.call(batch_invariant=True)
     for rows in (slice(0, 1), slice(5, 9), slice(36, 37), slice(3, 36)):
         part = inputs.call(x=inputs.x[rows], batch_invariant=True)

@@ -55,6 +55,15 @@ def test_one_noisy_time_moves_nothing() -> None:
     assert crossing_points(measured) == (2, 96)
 
 
+def test_small_and_large_times_weigh_alike() -> None:
+    """Torch is twice as fast at M = 1 and 1 % slower at M = 128: ratios decide."""
+    measured = {
+        1: {"gemv": None, "flat": 2.0, "torch": 1.0},
+        128: {"gemv": None, "flat": 1000.0, "torch": 1010.0},
+    }
+    assert crossing_points(measured) == (1, 1)
+
+
 def test_an_implementation_that_failed_is_not_chosen() -> None:
     measured = smooth(1.0, 0.5, 0.4)
     for times in measured.values():

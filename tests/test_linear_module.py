@@ -100,6 +100,23 @@ def test_int4_packing_is_the_documented_one() -> None:
     assert torch.equal(unpack_int4(packed), values)
 
 
+def test_scales_map_the_largest_value_to_the_largest_code() -> None:
+    weight = seeded(150, 256)
+    weight[3, 7] = -9.0
+    per_row, per_block = quantize_fp8(weight), quantize_fp8(weight, per_block=True)
+    assert bool((per_row.weight.float().abs().amax(1) == 448).all())
+    assert float(per_block.weight.float()[3, 7]) == -448
+    assert per_block.scale is not None
+    assert per_block.scale.shape == (2, 2)
+    assert float(per_block.scale[0, 0]) == pytest.approx(9 / 448)
+    codes = unpack_int4(quantize_int4(weight).weight)
+    assert int(codes[3, 7]) == 1
+    assert bool((codes.view(150, 2, 128).int() - 8).abs().amax(-1).eq(7).all())
+    ranged = quantize_int4(weight, zero_point=True)
+    codes = unpack_int4(ranged.weight).view(150, 2, 128)
+    assert bool((codes.amax(-1) - codes.amin(-1) >= 14).all())
+
+
 def test_zero_weights_and_bad_arguments_of_quantising() -> None:
     for mode in MODES:
         stored = quantize(torch.zeros(3, 128), mode)
