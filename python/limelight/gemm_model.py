@@ -43,12 +43,12 @@ STAND_INS = (
 )
 LAUNCH_US = 2.0  # a kernel's start and end
 READ_EFFICIENCY = 0.9  # of the data sheet's bandwidth, for all three
-CORE_EFFICIENCY = 0.5  # of 128 lanes per SM and cycle, for multiply-adds on CUDA cores
-CORE_CLOCK = 1.5e9
-MMA_EFFICIENCY = {8: 0.8, 9: 0.5, 10: 0.25, 12: 0.8}  # mma.sync of the data sheet's tensor rate
+CACHE_SPEED = 3.0  # bandwidth of L2 over that of memory
+SHARING_US = 1.0  # where K is split: the last thread block of a tile waits for the others' sums
+GEMV_TILE, FLAT_TILE = 16, 128  # weight rows of a thread block; cuBLAS's too
+MMA_EFFICIENCY = {8: 0.6, 9: 0.35, 10: 0.15, 12: 0.6}  # mma.sync of the data sheet's tensor rate
 LIBRARY_EFFICIENCY = 0.8  # cuBLAS of the same
 LIBRARY_ROWS = 64  # M that cuBLAS pads to
-LIBRARY_TILE = 128  # weight rows of one CTA of cuBLAS, K split where that fills less than a wave
 BITS = {"16bit": 16, "fp8": 8, "int4": 4}
 
 
@@ -105,29 +105,26 @@ def estimate(
 ) -> Estimate:
     """The time of gemv, flat or torch: a launch plus the slower of memory and arithmetic."""
     traffic = weight_bytes(rows, k, weight_format) + 2 * m * (k + rows)
-    products = float(rows) * k
-    launches = 1
+    rate = device.tensor_flops * MMA_EFFICIENCY.get(device.capability[0], 0.15)
+    tile, padded, overhead, waves = FLAT_TILE, -(-m // 8) * 8, LAUNCH_US, 1.0
     if implementation == "gemv":
-        # One conversion of a weight and M multiply-adds; CTAs stride over rows, so one full wave.
-        lanes = 128 * CORE_CLOCK * device.sm_count * CORE_EFFICIENCY
-        compute, waves = products * (m + 1) / lanes, 1.0
-    elif implementation == "flat":
-        # M padded to 8; K is split until every SM has a CTA.
-        rate = device.tensor_flops * MMA_EFFICIENCY.get(device.capability[0], 0.5)
-        compute, waves = 2 * products * (-(-m // 8) * 8) / rate, 1.0
-    else:
+        tile = GEMV_TILE
+    elif implementation == "torch":
         rate = device.tensor_flops * LIBRARY_EFFICIENCY
-        compute = 2 * products * (-(-m // LIBRARY_ROWS) * LIBRARY_ROWS) / rate
-        waves = max(1.0, -(-rows // LIBRARY_TILE) * -(-m // LIBRARY_TILE) / device.sm_count)
+        padded = -(-m // LIBRARY_ROWS) * LIBRARY_ROWS
+        waves = -(-rows // tile) * -(-m // tile) / device.sm_count
         if weight_format != "16bit":
-            traffic += 2 * 2 * int(products)  # the expanded weight, written and read
-            launches = 4
+            traffic += 2 * 2 * rows * k  # the expanded weight, written and read
+            overhead += 3 * LAUNCH_US
+    cached = 2 * -(-rows // tile) * m * k  # every tile of weight reads x
+    if implementation == "flat" or waves < 1:
+        # K is split until every SM has a thread block; each writes and reads two tiles of sums.
+        waves = 1.0
+        cached += 2 * 2 * 4 * device.sm_count * tile * padded
+        overhead += SHARING_US
+    bandwidth = device.bandwidth * READ_EFFICIENCY
     filled = waves / -(-waves // 1)  # the last wave leaves some SMs idle
-    read = traffic / (device.bandwidth * READ_EFFICIENCY * filled)
-    seconds = max(read, compute)
-    return Estimate(
-        launches * LAUNCH_US + 1e6 * seconds,
-        traffic,
-        waves,
-        "memory" if read >= compute else "compute",
-    )
+    read = traffic / (bandwidth * filled) + cached / (bandwidth * CACHE_SPEED)
+    compute = 2.0 * rows * k * padded / rate
+    bound = "memory" if read >= compute else "compute"
+    return Estimate(overhead + 1e6 * max(read, compute), traffic, waves, bound)
