@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from limelight import runtime
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_char_gpt.py"
@@ -46,14 +47,14 @@ def test_three_implementations_learn_alike(tmp_path: Path, window: str) -> None:
         assert distance(eager, found[name, 0]) < 2.0**-13
 
 
-def test_kernels_stay_within_the_noise_of_two_seeds(tmp_path: Path) -> None:
+def test_kernels_stay_within_the_noise_of_two_seeds(tmp_path: Path, kernels: torch.device) -> None:
     """In bfloat16; far within it, so that a wrong gradient would show."""
-    environment = {
-        "LIMELIGHT_BACKEND": "emulator",
-        "LIMELIGHT_FALLBACK": "error",
-        "LIMELIGHT_EMULATOR_LIBRARY": str(runtime.emulator_path()),
-    }
+    environment = {"LIMELIGHT_FALLBACK": "error"}
+    if kernels.type == "cpu":
+        environment["LIMELIGHT_BACKEND"] = "emulator"
+        environment["LIMELIGHT_EMULATOR_LIBRARY"] = str(runtime.emulator_path())
     options = ["--attention", "eager", "limelight", "--seed", "0", "1", "--dtype", "bfloat16"]
+    options += ["--device", kernels.type]
     found = losses(tmp_path, *options, **environment)
     noise = distance(found["eager", 0], found["eager", 1])
     for seed in (0, 1):

@@ -148,6 +148,29 @@ def overhead(visit: Visit) -> list[Command]:
     return [[visit.python, str(script), "--json"]]
 
 
+def numerics(visit: Visit) -> list[Command]:
+    """Deviations from float64 beside eager's, to 8192 keys."""
+    command = [visit.python, "-m", "limelight", "numerics", "--seqlen", "512", "2048", "8192"]
+    return [[*command, *_of(headdim)] for headdim in HEADDIMS]
+
+
+def train(visit: Visit) -> list[Command]:
+    """Loss curves of three implementations and two seeds."""
+    script = str(visit.root / "examples" / "train_char_gpt.py")
+    sizes = ["--batch", "32", "--seqlen", "512", "--width", "256", "--steps", "300"]
+    runs = ["--attention", "eager", "sdpa", "limelight", "--seed", "0", "1"]
+    files = ["--json", str(visit.out / "train.json"), "--save", str(visit.out / "char_gpt.pt")]
+    files += ["--plot", str(visit.out / "train.png")] if _importable("matplotlib") else []
+    return [[visit.python, script, *runs, *sizes, *files]]
+
+
+def serve(visit: Visit) -> list[Command]:
+    """Continuous batching over a paged cache, every token checked; once with scarce memory."""
+    command = [visit.python, str(visit.root / "examples" / "serve_tiny.py"), "--requests", "64"]
+    long = ["--max-prompt", "1000", "--max-new", "200", "--budget", "512"]
+    return [command, [*command, *long, "--pages", "4000"], [*command, *long, "--pages", "300"]]
+
+
 def resources(visit: Visit) -> list[Command]:
     """Registers, shared memory and stack of every kernel."""
     library = visit.site / "limelight" / "lib" / "liblimelight.so"
@@ -224,6 +247,9 @@ PARTS: tuple[Part, ...] = (
         bench("linear-q", *QUANTIZED, plot=False),
     ),
     Part("tune", "where flat_linear's implementations cross", tune),
+    Part("numerics", "deviations from float64 beside eager's", numerics),
+    Part("train", "loss curves of eager, SDPA and limelight", train),
+    Part("serve", "continuous batching, every token checked", serve),
     Part("bench-cpp", "liblimelight from C++ alone", bench_cpp),
     Part("overhead", "host time of one call", overhead),
     Part("resources", "registers and shared memory (cuobjdump)", resources),
