@@ -129,6 +129,9 @@ def test_autocast() -> None:
     with torch.autocast("cpu", dtype=HALF):
         found = limelight.flat_linear(x, weight, bias)
         assert torch.equal(found, torch.nn.functional.linear(x, weight, bias))
+        assert torch.equal(limelight.flat_linear(x.to(HALF), weight, bias), found)
+        layer = limelight.FlatLinear(128, 8, quantization="int4")
+        assert layer(torch.randn(2, 128)).dtype == layer(torch.randn(2, 128).to(HALF)).dtype == HALF
     assert found.dtype == HALF
 
 

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import limelight
 import pytest
 import torch
 from limelight import gemm_execute
+from limelight.bench import linear
+from limelight.bench.harness import Plan
 from limelight.quantize import quantize
 from linear_cases import EPILOGUES, LinearCase, LinearInputs, assert_linear, draw
 
@@ -135,6 +139,22 @@ def test_what_no_kernel_serves_is_named(kernels: torch.device) -> None:
     assert limelight.flat_linear(many, padded[:, :64]).shape == (130, 8)  # torch's by choice
     stored = quantize(padded[:, :64].float(), "fp8")
     assert limelight.flat_linear(many, stored.weight, weight_scale=stored.scale).shape == (130, 8)
+
+
+def test_every_peer_of_the_benchmark_is_verified(kernels: torch.device) -> None:
+    class Timer:
+        def microseconds(self, call: Any, first: int, iterations: int) -> float:
+            for index in range(first, first + iterations):
+                call(index)
+            return 10.0
+
+    case = linear.LinearCase(3, 300, 256)
+    plan = Plan(rounds=1, round_us=10.0, max_iterations=2, memory_bytes=1 << 20)
+    sets = linear.input_sets(case, linear.weight_sets(case, kernels, 0, plan))
+    found = linear.measure(case, sets, linear.PEERS, Timer(), plan)
+    assert [(m.peer, m.error, m.rounds_us) for m in found] == [
+        (peer, "", [10.0]) for peer in linear.PEERS
+    ]
 
 
 if torch.cuda.is_available():

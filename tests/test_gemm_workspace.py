@@ -25,7 +25,7 @@ class FakeDevice:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
     """A device of CPU memory, with nothing allocated for it."""
     fake = FakeDevice()
-    for name in ("_eager", "_reserves", "_captured"):
+    for name in ("_eager", "_reserves", "_captured", "_taken"):
         monkeypatch.setattr(gemm_workspace, name, {})
     monkeypatch.setattr(gemm_workspace, "CAPTURES", 3)
     monkeypatch.setattr(gemm_workspace, "ticket_count", lambda: 4)
@@ -33,6 +33,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
         gemm_workspace,
         "_zeros",
         lambda device, *rows: torch.zeros((*rows, 4), dtype=torch.int32),
+    )
+    monkeypatch.setattr(
+        gemm_workspace,
+        "_persistent",
+        lambda device, count: list(gemm_workspace._zeros(device, count).unbind()),
     )
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 0, raising=False)
     monkeypatch.setattr(
@@ -89,6 +94,21 @@ def test_captures_without_a_reserve_get_new_zeros(gpu: FakeDevice) -> None:
     gpu.capture = 9
     kept += [tickets(CUDA), tickets(CUDA)]
     assert len({t.data_ptr() for t in kept} | seen) == 7
+
+
+def test_released_captures_are_used_again(gpu: FakeDevice) -> None:
+    eager = place()
+    rounds = []
+    for _ in range(3):
+        places = set()
+        for gpu.capture in range(1, 4):
+            places.add(place())
+        rounds.append(places)
+        gemm_workspace.release_captures()
+    assert rounds[0] == rounds[1] == rounds[2]
+    assert len(rounds[0]) == 3
+    gpu.capture = 0
+    assert place() == eager not in rounds[0]
 
 
 def test_an_unknown_capture_shares_nothing(

@@ -56,8 +56,12 @@ def flat_linear(
     """
     if not isinstance(x, Tensor):
         check_tensor("x", x)
-    if x.dtype is torch.float32:
-        x, weight, bias, residual = _autocast(x, weight, bias, residual)
+    device = x.device.type
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        int4 = isinstance(weight, Tensor) and weight.dtype is torch.uint8
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias, residual = (_autocast(t, dtype) for t in (x, weight, bias, residual))
+        weight_scale = _autocast(weight_scale, dtype) if int4 else weight_scale
     tensors = (x, weight, bias, residual, weight_scale, weight_zero, out_scale)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         if out is not None:
@@ -76,17 +80,8 @@ def flat_linear(
     return out.copy_(result)
 
 
-def _autocast(*tensors: Tensor | None) -> Any:
-    """x, weight, bias and residual as autocast wants them."""
-    first = tensors[0]
-    assert first is not None
-    device = first.device.type
-    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(
-        t.to(dtype) if isinstance(t, Tensor) and t.dtype is torch.float32 else t for t in tensors
-    )
+def _autocast(x: Any, dtype: torch.dtype) -> Any:
+    return x.to(dtype) if isinstance(x, Tensor) and x.dtype is torch.float32 else x
 
 
 def _in_torch(tensors: Any, activation: str | None, batch_invariant: bool) -> Tensor:

@@ -6,11 +6,15 @@ are allocated once: per stream, and per stream and capture of a CUDA graph. Two 
 the same time, and memory of a graph's pool must not outlive its capture, so captures take theirs
 from a reserve that the device's first eager call makes. Where that is missing or used up, a capture
 fills new tickets for every call: one more node in the graph.
+
+What stays is allocated by another thread: inductor's CUDA graphs send all allocations of the thread
+that warms up to their pool, and check that nothing stays there.
 """
 
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -23,6 +27,7 @@ CAPTURES = 256  # captured streams that a device's reserve is for
 _eager: dict[tuple[int, int], Tensor] = {}
 _reserves: dict[int, list[Tensor]] = {}
 _captured: dict[tuple[int, int], tuple[int, Tensor]] = {}
+_taken: dict[int, list[Tensor]] = {}
 _host: list[Tensor] = []
 
 
@@ -47,10 +52,19 @@ def tickets(device: torch.device) -> Tensor:
         return _for_capture(device, key)
     found = _eager.get(key)
     if found is None:
-        found = _eager[key] = _zeros(device)
+        found = _eager[key] = _persistent(device, 1)[0]
         if index not in _reserves:
-            _reserves[index] = list(_zeros(device, CAPTURES).unbind())
+            _reserves[index] = _persistent(device, CAPTURES)
     return found
+
+
+def release_captures() -> None:
+    """Give the tickets of all captures back to the reserves: only where no captured graph is left,
+    and nothing runs."""
+    _captured.clear()
+    for index, taken in _taken.items():
+        _reserves[index] += taken
+        taken.clear()
 
 
 def _zeros(device: torch.device, *rows: int) -> Tensor:
@@ -66,8 +80,25 @@ def _for_capture(device: torch.device, key: tuple[int, int]) -> Tensor:
     reserve = _reserves.get(key[0])
     if not number or not reserve:
         return _zeros(device)
-    _captured[key] = (number, reserve.pop())
-    return _captured[key][1]
+    found = reserve.pop()
+    _captured[key] = (number, found)
+    _taken.setdefault(key[0], []).append(found)
+    return found
+
+
+def _persistent(device: torch.device, count: int) -> list[Tensor]:
+    """Tickets that stay, ready on the current stream."""
+
+    def allocate() -> tuple[Tensor, torch.cuda.Event]:
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+            made, ready = _zeros(device, count), torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record()
+        return made, ready
+
+    with ThreadPoolExecutor(1) as thread:
+        made, ready = thread.submit(allocate).result()
+    torch.cuda.current_stream(device).wait_event(ready)
+    return list(made.unbind())
 
 
 @cache

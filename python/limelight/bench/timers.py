@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from limelight import gemm_workspace
+
 Call = Callable[[int], Any]
 
 
@@ -45,7 +47,7 @@ class CudaTimer:
 class GraphTimer:
     """Device time of a CUDA graph of the calls: what a server that captures its step sees.
 
-    Calls of a few microseconds would otherwise wait for Python.
+    Calls of a few microseconds would otherwise wait for Python. No other captured graph may exist.
     """
 
     def microseconds(self, call: Call, first: int, iterations: int) -> float:
@@ -56,7 +58,10 @@ class GraphTimer:
             for index in range(first, first + iterations):
                 call(index)
         graph.replay()
-        return _between_events(graph.replay) / iterations
+        elapsed = _between_events(graph.replay)
+        del graph
+        gemm_workspace.release_captures()
+        return elapsed / iterations
 
 
 def copy_gbps(device: torch.device, size: int = 1 << 30, repeats: int = 10) -> float:
