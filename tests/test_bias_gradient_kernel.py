@@ -11,7 +11,7 @@ import torch
 from cases import FEATURES, LAYOUTS, Case, Inputs, build, vary
 from limelight import runtime
 from limelight.autograd import attention
-from test_backward_kernel import Found, check, fit, gradients
+from test_backward_kernel import check, fit, gradients
 from test_forward_kernel import BASE, TILES, poisoned_memory
 from tolerance import assert_gradients
 from torch import Tensor
@@ -103,30 +103,39 @@ def test_rows_that_a_bias_masks_may_hold_any_gradient(kernels: torch.device) -> 
     assert all(t.grad is not None and bool(torch.isfinite(t.grad).all()) for t in leaves)
 
 
-def launch_strided(x: Inputs) -> tuple[Tensor, Found]:
-    """The extension's own call with a dbias of odd strides, poisoned."""
+def launch(x: Inputs, dbias: Tensor) -> None:
+    """The extension's own call with dlse, without a mask."""
     p = x.problem
-    bias = p.bias
-    assert bias is not None
+    assert p.bias is not None
     with torch.no_grad():
         out, lse = attention(x.q, x.k, x.v, p)
-    space = torch.full((*bias.shape[:2], bias.shape[3], bias.shape[2] + 3), float("nan")).to(bias)
-    dbias = space[..., :-3].transpose(2, 3)
     grads = [torch.full_like(t, float("nan")) for t in (x.q, x.k, x.v)]
-    workspace = torch.empty(2, *lse.shape, device=bias.device)
-    tensors = (x.dout, x.dlse, *grads, dbias, workspace, x.q, x.k, x.v, out, lse)
+    workspace = torch.empty(2, *lse.shape, device=dbias.device)
+    dlse = x.dlse.contiguous()
+    tensors = (x.dout, dlse, *grads, dbias, workspace, x.q, x.k, x.v, out, lse)
     tail = (p.softmax_scale, False, -1, -1, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
-    more = (*[None] * 6, bias, None)
+    more = (*[None] * 6, p.bias, None)
     runtime.launch(runtime.core().attention_backward, (*tensors, *more), tail)
-    return space, {"dbias": dbias}
 
 
 @pytest.mark.parametrize("bias", ["bhqk", "1h1k"])
 def test_strides_of_the_result(bias: str, kernels: torch.device) -> None:
     x = build(vary(BASE, "strided", bias=bias, seqlen_q=70), str(kernels))
-    space, found = launch_strided(replace(x, dlse=x.dlse.contiguous()))
-    assert_gradients(x, found, with_dlse=True)
+    like = x.problem.bias
+    assert like is not None
+    space = torch.full((*like.shape[:2], like.shape[3], like.shape[2] + 3), float("nan")).to(like)
+    dbias = space[..., :-3].transpose(2, 3)
+    launch(x, dbias)
+    assert_gradients(x, {"dbias": dbias}, with_dlse=True)
     assert bool(space[..., -3:].isnan().all())
+
+
+def test_offsets_beyond_2_to_the_31(kernels: torch.device) -> None:
+    x = build(vary(BASE, "far", bias="11qk", seqlen_q=3, seqlen_k=3), str(kernels))
+    space = torch.empty(2 * (2**30 + 8) + 3, device=kernels)
+    dbias = space.as_strided((1, 1, 3, 3), (0, 0, 2**30 + 8, 1)).fill_(float("nan"))
+    launch(x, dbias)
+    assert_gradients(x, {"dbias": dbias}, with_dlse=True)
 
 
 def test_what_the_extension_refuses(kernels: torch.device) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 ENTRY = re.compile(
     r"Compiling entry function '\S*sm80_attention_\w+?INS0_9(?:Fwd|Bwd)ConfigI\d+\w*?"
     r"Li(?P<headdim>\d+)ELNS0_6ScoresE(?P<change>[01])ELNS0_5TilesE(?P<tiles>[01])E"
-    r"(?:LNS0_8GradientE(?P<gradient>[0-3]))?"
+    r"(?:LNS0_8GradientE(?P<gradient>[0-4]))?"
     r"\S*' for 'sm_(?P<arch>\w+)'"
 )
-PASSES = {None: "forward", "0": "dQ", "1": "dK and dV", "2": "dK", "3": "dV"}
+PASSES = {None: "forward", "0": "dQ", "1": "dK and dV", "2": "dK", "3": "dV", "4": "dbias"}
 SPILLS = re.compile(r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (?P<registers>\d+) registers")
 
