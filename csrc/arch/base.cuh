@@ -41,6 +41,23 @@ LIMELIGHT_DEVICE float2 unpack2(uint32_t pair, __nv_bfloat16) {
     return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
 }
 
+// Both products, or differences, of two pairs.
+LIMELIGHT_DEVICE uint32_t multiply2(uint32_t a, uint32_t b, __nv_bfloat16) {
+    const __nv_bfloat162 product = __hmul2(reinterpret_cast<const __nv_bfloat162&>(a),
+                                           reinterpret_cast<const __nv_bfloat162&>(b));
+    return reinterpret_cast<const uint32_t&>(product);
+}
+LIMELIGHT_DEVICE uint32_t subtract2(uint32_t a, uint32_t b, __half) {
+    const __half2 difference =
+        __hsub2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+    return reinterpret_cast<const uint32_t&>(difference);
+}
+LIMELIGHT_DEVICE uint32_t subtract2(uint32_t a, uint32_t b, __nv_bfloat16) {
+    const __nv_bfloat162 difference = __hsub2(reinterpret_cast<const __nv_bfloat162&>(a),
+                                              reinterpret_cast<const __nv_bfloat162&>(b));
+    return reinterpret_cast<const uint32_t&>(difference);
+}
+
 // Cursor of a pipeline of kStages slots; phase flips each time the cursor wraps.
 template <int kStages>
 struct Ring {

@@ -48,11 +48,18 @@ struct GemvLane {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const bool valid = source[half] != nullptr && k_block < end && at < p.k;
-                weights.raw[span][half] =
-                    valid ? load_once(source[half] + (int64_t{k_block} * Config::kRowBytes +
-                                                      span * Config::kSpanBytes),
-                                      Raw{})
-                          : Raw{};
+                const char* const from = source[half] + (int64_t{k_block} * Config::kRowBytes +
+                                                         span * Config::kSpanBytes);
+                Raw& raw = weights.raw[span][half];
+                raw = Raw{};
+                if (valid && at + Config::kLaneK <= p.k) {
+                    raw = load_once(from, Raw{});
+                } else if (valid && Config::kLaneK > 8) {
+                    // The last 8 values of a row whose k is no multiple of 16.
+                    const uint2 rest = load_once_8(from);
+                    raw.x = rest.x;
+                    raw.y = rest.y;
+                }
             }
         }
         return weights;

@@ -94,9 +94,6 @@ Status check_flat_gemm_extents(const FlatGemmParams& p) {
     if (p.k % 8 != 0) {
         return Status::error(kUnsupported, "k is %d, allowed: multiples of 8; pad with zeros", p.k);
     }
-    if (p.weight_format != WeightFormat::k16Bit) {
-        return Status::error(kUnsupported, "weight: this build has kernels for 16-bit weights");
-    }
     if (p.kernel == GemmKernel::kGemv && p.m > gemm::kGemvMaxM) {
         return Status::error(kUnsupported, "m is %d, allowed for kernel gemv: up to %d; use flat",
                              p.m, gemm::kGemvMaxM);

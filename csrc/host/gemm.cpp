@@ -29,7 +29,9 @@ constexpr Format format_row() {
     return {kFormat, launch_gemv<kFormat>, launch_flat<kFormat>};
 }
 
-constexpr Format kFormats[] = {format_row<WeightFormat::k16Bit>()};
+constexpr Format kFormats[] = {format_row<WeightFormat::k16Bit>(),
+                               format_row<WeightFormat::kFloat8E4M3>(),
+                               format_row<WeightFormat::kInt4>()};
 
 constexpr const char* kGemvNames[] = {"sm80_gemv_16bit", "sm80_gemv_fp8", "sm80_gemv_int4"};
 constexpr const char* kFlatNames[] = {
