@@ -12,7 +12,7 @@ from limelight import gemm_execute
 from limelight.bench import linear
 from limelight.bench.harness import Plan
 from limelight.quantize import quantize
-from linear_cases import EPILOGUES, LinearCase, LinearInputs, assert_linear, draw
+from linear_cases import EPILOGUES, FORMATS, LinearCase, LinearInputs, assert_linear, draw
 
 CASES = [
     LinearCase(1, 72, 256, "dense"),
@@ -20,6 +20,7 @@ CASES = [
     LinearCase(8, 264, 128, "dense", "swiglu", bias=True, residual=True),
     LinearCase(9, 130, 192, "dense", "silu", residual=True),
     LinearCase(33, 48, 128, "dense", "gelu", bias=True, residual=True),
+    *(LinearCase(m, 136, 256, f, "swiglu", bias=True) for f in FORMATS for m in (2, 17)),
 ]
 
 
@@ -70,7 +71,7 @@ def test_strides_leading_dimensions_and_out(kernels: torch.device) -> None:
     assert limelight.flat_linear(inputs.x[:0], inputs.stored.weight).shape == (0, 24)
 
 
-@pytest.mark.parametrize("weight_format", ["dense"])
+@pytest.mark.parametrize("weight_format", ["dense", "fp8_block", "int4_zero"])
 def test_batch_invariant_bits(weight_format: str, kernels: torch.device) -> None:
     """A row alone, in any number of rows up to beyond one launch, and at another place."""
     inputs = draw(LinearCase(131, 40, 256, weight_format, "gelu"), kernels)

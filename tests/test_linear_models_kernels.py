@@ -10,7 +10,9 @@ import torch
 
 pytest.importorskip("transformers")
 
-from limelight import gemm_execute, replace_linears
+from limelight import FlatLinear, gemm_execute, replace_linears
+from limelight.gemm_checks import check_linear
+from limelight.gemm_torch import dequantize
 from test_linear_models import STEPS, generate, logits
 from tiny_models import assert_agree, build, one_thread, tokens  # noqa: F401
 
@@ -45,3 +47,24 @@ def test_kernels_serve_every_layer(kernels: torch.device) -> None:
     two = exact[0, -1].topk(2).values
     if float(two[0] - two[1]) > 4 * float((eager.double() - exact).abs().max()):
         assert int(generated[0, 6]) == int(exact[0, -1].argmax())
+
+
+def test_kernels_serve_quantised_layers(kernels: torch.device) -> None:
+    """Against eager models that hold the weights which fp8 stands for."""
+    prompt = tokens()[:1, :6]
+    ours = build("llama", "AutoModelForCausalLM").bfloat16().to(kernels)
+    state = {name: tensor.cpu() for name, tensor in ours.state_dict().items()}
+    assert len(replace_linears(ours, quantization="fp8").replaced) == 15
+    for name, layer in ours.named_modules():
+        if isinstance(layer, FlatLinear):
+            scale = layer.weight_scale
+            row = torch.zeros(1, layer.in_features, dtype=torch.bfloat16, device=kernels)
+            layout = check_linear(row, layer.weight, None, None, scale, None, None, None)
+            full = dequantize(layer.weight, scale, None, layout, torch.float64)
+            state[f"{name}.weight"] = full.cpu()
+    low = build("llama", "AutoModelForCausalLM").bfloat16()
+    exact = build("llama", "AutoModelForCausalLM").double()
+    for model in (low, exact):
+        model.load_state_dict(state)
+    found = logits(ours, prompt.to(kernels))
+    assert_agree(found, logits(low, prompt), logits(exact, prompt))

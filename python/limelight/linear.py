@@ -253,10 +253,10 @@ def replace_linears(
 
     quantization, batch_invariant: of FlatLinear. skip: names (as of model.named_modules(), or their
     last part: "lm_head") or a function of name and layer. Layers stay that flat_linear's kernels
-    cannot serve: a dtype other than float16 and bfloat16, in_features no multiple of 8 (int4: of
-    the group), a subclass of nn.Linear, hooks or parametrisations; with quantization also weights
-    that another module shares. Parameters that are not quantised remain the same objects: tied
-    weights stay tied, optimisers and state dicts keep working.
+    cannot serve: a dtype other than float16 and bfloat16, in_features no multiple of 8 (fp8: 16,
+    int4: the group), a subclass of nn.Linear, hooks or parametrisations; with quantization also
+    weights that another module shares. Parameters that are not quantised remain the same objects:
+    tied weights stay tied, optimisers and state dicts keep working.
     """
     _check_modes(None, quantization)
     if isinstance(model, nn.Linear):
@@ -304,7 +304,7 @@ def _why_not(linear: nn.Linear, quantization: str | None, shared: bool) -> str:
         return "it has hooks"
     if linear.weight.dtype not in (torch.float16, torch.bfloat16):
         return f"its dtype is {linear.weight.dtype}; nearest: torch.float16 or torch.bfloat16"
-    step = 8
+    step = 8 if quantization is None else 16  # rows of 16 bytes
     if quantization is not None and quantization.startswith("int4"):
         step = 64 if "g64" in quantization else 128
     if linear.in_features % step:
