@@ -29,8 +29,8 @@ void append_kernels(py::list& result, const KernelInfo* infos, int count) {
 
 py::list kernels() {
     py::list result;
-    for (const auto list :
-         {attention_forward_kernels, attention_backward_kernels, flat_gemm_kernels}) {
+    for (const auto list : {attention_forward_kernels, attention_backward_kernels,
+                            attention_decode_kernels, flat_gemm_kernels}) {
         int count = 0;
         const KernelInfo* const infos = list(&count);
         append_kernels(result, infos, count);

@@ -6,6 +6,7 @@
 
 #include "bindings/append.h"
 #include "bindings/attention.h"
+#include "bindings/decode.h"
 #include "bindings/gemm.h"
 #include "bindings/kernels.h"
 #include "limelight/limelight.h"
@@ -57,6 +58,7 @@ py::dict build_info() {
 PYBIND11_MODULE(_core, module) {
     limelight::bindings::bind_append(module);
     limelight::bindings::bind_attention(module);
+    limelight::bindings::bind_decode(module);
     limelight::bindings::bind_gemm(module);
     limelight::bindings::bind_kernels(module);
     module.def("device", &device, py::arg("index"));

@@ -95,7 +95,7 @@ Status check_all_aligned(const NamedTensor (&tensors)[kCount]) {
 
 }  // namespace
 
-Status check_attention(const AttentionParams& p) {
+Status check_extents(const AttentionParams& p) {
     const struct {
         const char* name;
         int32_t value;
@@ -122,6 +122,13 @@ Status check_attention(const AttentionParams& p) {
     }
     if (!(p.dropout_p >= 0.0 && p.dropout_p < 1.0)) {
         return Status::error(kInvalid, "dropout_p is %g, allowed: [0, 1)", p.dropout_p);
+    }
+    return {};
+}
+
+Status check_attention(const AttentionParams& p) {
+    if (const Status status = check_extents(p); !status.ok()) {
+        return status;
     }
     if (p.dropout_p > 0.0 && p.rng_state == nullptr) {
         return Status::error(kInvalid, "rng_state must not be null when dropout_p is %g",

@@ -181,6 +181,123 @@ def flat_gemm_workspace(
     """Bytes of workspace on the current device; weight_format: 0 16-bit, 1 FP8, 2 INT4."""
 
 def flat_gemm_tickets() -> int: ...
+def attention_decode(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    seqused_q: Tensor | None,
+    seqused_k: Tensor | None,
+    leftpad_k: Tensor | None,
+    cache_batch_idx: Tensor | None,
+    block_table: Tensor | None,
+    alibi_slopes: Tensor | None,
+    sink: Tensor | None,
+    k_descale: Tensor | None,
+    v_descale: Tensor | None,
+    tree_mask: Tensor | None,
+    workspace: Tensor | None,
+    schedule: Tensor | None,
+    softmax_scale: float,
+    causal: bool,
+    window_left: int,
+    window_right: int,
+    softcap: float,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    num_splits: int,
+    batch_invariant: bool,
+    unified_max: float | None,
+    stream: int,
+    /,
+) -> None:
+    """Launch the decode kernels on ``stream``: split-KV attention, any cache layout.
+
+    q, out, lse as in attention_forward. k, v dense (batch, seqlen_k, heads_kv, headdim), ragged
+    (total_k, heads_kv, headdim) with cu_seqlens_k, rows of a cache with cache_batch_idx (batch,),
+    or pages (num_pages, page_size, heads_kv, headdim) with block_table (batch, max_pages); the
+    dtype of q or float8_e4m3fn. Strides are multiples of 8 elements (float8: 16). k_descale,
+    v_descale (batch, heads_kv) float32, any strides. tree_mask (batch, max_seqlen_q,
+    ceil(max_seqlen_q / 32)) int32: bit j of row i says that new token i sees new token j.
+
+    workspace: uint8, attention_decode_workspace bytes, may be uninitialised. schedule: None, or
+    what attention_schedule wrote for the same lengths and options; used by one stream at a time.
+    """
+
+def attention_decode_workspace(
+    batch: int,
+    heads_q: int,
+    heads_kv: int,
+    headdim: int,
+    headdim_v: int,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    num_splits: int,
+    batch_invariant: bool,
+    /,
+) -> int:
+    """Bytes of workspace of a decode call, with room for its schedule; touches no device memory.
+
+    max_seqlen_q: q's seqlen where dense. max_seqlen_k: k's seqlen where dense, max_pages *
+    page_size where paged.
+    """
+
+def attention_schedule_size(
+    batch: int,
+    heads_q: int,
+    heads_kv: int,
+    headdim: int,
+    headdim_v: int,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    num_splits: int,
+    batch_invariant: bool,
+    /,
+) -> int:
+    """Elements of the int32 schedule of a decode call; arguments as in the workspace query."""
+
+def attention_schedule(
+    schedule: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    seqused_q: Tensor | None,
+    seqused_k: Tensor | None,
+    leftpad_k: Tensor | None,
+    batch: int,
+    heads_q: int,
+    heads_kv: int,
+    headdim: int,
+    headdim_v: int,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    causal: bool,
+    window_left: int,
+    window_right: int,
+    num_splits: int,
+    batch_invariant: bool,
+    stream: int,
+    /,
+) -> None:
+    """Write the schedule (attention_schedule_size elements of int32) of a decode call on stream.
+
+    It depends on lengths, extents, mask bounds, num_splits and batch_invariant: the calls that use
+    it must have the same.
+    """
+
+def attention_combine(
+    partial_out: Tensor, partial_lse: Tensor, out: Tensor, lse: Tensor, stream: int, /
+) -> None:
+    """Merge partial results over disjoint keys by their log-sum-exp, in the order of the splits.
+
+    partial_out (splits, batch, seqlen, heads, headdim), float32 or the dtype of out; partial_lse
+    (splits, batch, heads, seqlen) float32; out (batch, seqlen, heads, headdim) 16 bits or float32;
+    lse (batch, heads, seqlen) float32. Any strides with out's and partial_out's last dimension
+    contiguous. A split with lse = -inf (or +inf) counts for nothing, whatever its out holds.
+    """
+
 def kernels() -> list[KernelInfo]: ...
 def device(index: int) -> DeviceInfo: ...
 def build_info() -> BuildInfo: ...

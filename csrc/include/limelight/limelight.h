@@ -3,6 +3,7 @@
 
 #include "limelight/append.h"
 #include "limelight/attention.h"
+#include "limelight/decode.h"
 #include "limelight/gemm.h"
 #include "limelight/status.h"
 #include "limelight/version.h"

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "bindings/arguments.h"
+
+#include <string>
+
+#include "bindings/errors.h"
+
+namespace py = pybind11;
+
+namespace limelight::bindings {
+
+TensorStrides strides_of(const TensorView& tensor, const char* name, bool varlen) {
+    const int ndim = varlen ? 3 : 4;
+    expect(tensor.ndim == ndim, name,
+           "has " + std::to_string(tensor.ndim) + " dimensions, allowed: " + std::to_string(ndim));
+    expect(tensor.stride[ndim - 1] == 1 || tensor.shape[ndim - 1] <= 1, name,
+           "must be contiguous in its last dimension");
+    return {varlen ? 0 : tensor.stride[0], tensor.stride[ndim - 3], tensor.stride[ndim - 2]};
+}
+
+const int32_t* lengths(const py::handle& object, const char* name, int64_t expected) {
+    const auto tensor = optional_view(object, name);
+    if (!tensor) {
+        return nullptr;
+    }
+    require(*tensor, name, ScalarType::kInt32, 1);
+    expect(tensor->shape[0] == expected, name,
+           "has " + std::to_string(tensor->shape[0]) +
+               " elements, allowed: " + std::to_string(expected));
+    expect(tensor->stride[0] == 1 || expected <= 1, name, "must be contiguous");
+    return static_cast<const int32_t*>(tensor->data);
+}
+
+void fill_alibi(AttentionParams& params, const py::handle& object) {
+    const auto slopes = optional_view(object, "alibi_slopes");
+    if (!slopes) {
+        return;
+    }
+    require(*slopes, "alibi_slopes", ScalarType::kFloat32, -1);
+    const bool per_batch = slopes->ndim == 2;
+    expect((slopes->ndim == 1 || per_batch) && slopes->shape[slopes->ndim - 1] == params.heads_q &&
+               (!per_batch || slopes->shape[0] == params.batch),
+           "alibi_slopes", "must have the shape (heads_q,) or (batch, heads_q)");
+    expect(slopes->stride[slopes->ndim - 1] == 1 || params.heads_q == 1, "alibi_slopes",
+           "must be contiguous in its last dimension");
+    params.alibi_slopes = static_cast<const float*>(slopes->data);
+    params.alibi_batch_stride = per_batch ? slopes->stride[0] : 0;
+}
+
+void fill_sink(AttentionParams& params, const py::handle& object) {
+    const auto sink = optional_view(object, "sink");
+    if (!sink) {
+        return;
+    }
+    require(*sink, "sink", ScalarType::kFloat32, 1);
+    expect(sink->shape[0] == params.heads_q, "sink", "must have the shape (heads_q,)");
+    expect(sink->stride[0] == 1 || params.heads_q == 1, "sink", "must be contiguous");
+    params.sink = static_cast<const float*>(sink->data);
+}
+
+}  // namespace limelight::bindings
