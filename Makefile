@@ -28,9 +28,10 @@ emulator: $(VENV)/.ready  ## the CUDA runtime that executes PTX on the CPU: buil
 	  -DLIMELIGHT_CUDA_INCLUDE=$(CUDART_DIR)/../include
 	$(PYTHON) -m cmake --build build/emulator-cmake -j $(JOBS)
 
-wheel: $(VENV)/.ready     ## dist/*.whl with every architecture
+wheel: $(VENV)/.ready     ## dist/*.whl with every architecture; spills and serialised wgmma are errors
 	mkdir -p build
 	$(PYTHON) -m pip wheel --no-deps --no-build-isolation -w dist -v . 2>&1 | tee build/wheel.log | grep -vE '^ +(ptxas|Compiling|Used|[0-9]+ bytes)'
+	! grep -n 'wgmma.mma_async instructions are serialized' build/wheel.log
 
 bench: build              ## against torch's backends; needs a GPU
 	$(PYTHON) -m limelight bench

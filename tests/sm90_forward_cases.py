@@ -17,7 +17,7 @@ from limelight import runtime
 from limelight.autograd import attention
 from limelight.problem import AttentionProblem
 from test_forward_kernel import check, cut, run
-from tolerance import assert_forward
+from tolerance import assert_forward, assert_unbiased, tied_maxima
 
 BASE = Case("sm90", batch=1, heads_q=2, heads_kv=1, headdim=64, seqlen_q=210, seqlen_k=300)
 # One of each row of the tile table, and headdims that TMA fills with zeros.
@@ -115,6 +115,21 @@ def test_the_maximum_grows_with_every_block(kernels: torch.device) -> None:
     want = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), tensors[2].double().cpu())
     assert (out.cpu().double() - want).abs().max() < 2.0**-7 * want.abs().max()
     assert (lse.cpu().double() - scores.logsumexp(-1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("headdim", [64, 128])
+def test_rounding_is_unbiased(headdim: int, kernels: torch.device) -> None:
+    """Where the tensor cores add up the rounded P (64) and where instructions do (128)."""
+    q, k, v = (
+        torch.nn.functional.pad(x, (0, headdim - 64))
+        for x in tied_maxima(2, 30, 1.0, 1.0, torch.bfloat16)
+    )
+    problem = AttentionProblem(softmax_scale=1.0, max_seqlen_q=16, max_seqlen_k=32)
+    with torch.no_grad():
+        out, _ = attention(*(x.to(kernels) for x in (q, k, v)), problem)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.double(), k.double())
+    want = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v.double())
+    assert_unbiased("out", out[..., :64], want[..., :64])
 
 
 def test_rows_do_not_depend_on_their_neighbours(kernels: torch.device) -> None:

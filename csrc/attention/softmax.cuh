@@ -93,7 +93,8 @@ struct OnlineSoftmax {
     }
 
     // exponentiate() in two halves, for a caller whose `p` is still in use during the first: s
-    // becomes exp2(s * scale - max), then p its rounding.
+    // becomes exp2(s * scale - max), then p its rounding; without kAddUp the caller adds the
+    // rounded up.
     LIMELIGHT_DEVICE void exponentiate_in_place(Scores& s, float scale) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
@@ -107,6 +108,7 @@ struct OnlineSoftmax {
             }
         }
     }
+    template <bool kAddUp = true>
     LIMELIGHT_DEVICE void round(const Scores& s, Probabilities& p) {
 #pragma unroll
         for (int n = 0; n < kTilesN; ++n) {
@@ -114,8 +116,10 @@ struct OnlineSoftmax {
             for (int r = 0; r < kRows; ++r) {
                 const uint32_t pair =
                     pack2(s[r / 2][n][r % 2 * 2], s[r / 2][n][r % 2 * 2 + 1], Element{});
-                const float2 rounded = unpack2(pair, Element{});
-                rounded_sum[r] += rounded.x + rounded.y;
+                if constexpr (kAddUp) {
+                    const float2 rounded = unpack2(pair, Element{});
+                    rounded_sum[r] += rounded.x + rounded.y;
+                }
                 p[r / 2][n / 2][2 * (n % 2) + r % 2] = pair;
             }
         }

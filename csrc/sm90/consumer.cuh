@@ -71,14 +71,33 @@ LIMELIGHT_DEVICE void issue_scores(float (&s)[1][Config::kTilesN][4], uint64_t q
     }
 }
 
+// Moves V's descriptor on by `bytes`. The columns of ones are one k16 step that all steps share:
+// their distance, the leading offset, shrinks by as much.
+template <class Config>
+LIMELIGHT_DEVICE uint64_t advance_v(uint64_t v, uint32_t bytes) {
+    const uint64_t units = bytes / 16;
+    return v + units - (Config::kSumColumn ? units << 16 : 0);
+}
+
 // Issues O += P V.
 template <class Config>
-LIMELIGHT_DEVICE void issue_output(float (&o)[1][Config::kTilesD][4],
+LIMELIGHT_DEVICE void issue_output(float (&o)[1][Config::kTilesO][4],
                                    const uint32_t (&p)[1][Config::kTilesN / 2][4], uint64_t v) {
 #pragma unroll
     for (int step = 0; step < Config::kBlockKV / 16; ++step) {
-        Wgmma<Config::kHeadDimV, typename Config::Element>::rs(
-            flat(o), p[0][step], v + step * 16 * Config::VTile::kRowBytes / 16, true);
+        Wgmma<8 * Config::kTilesO, typename Config::Element>::rs(
+            flat(o), p[0][step], advance_v<Config>(v, step * 16 * Config::VTile::kRowBytes), true);
+    }
+}
+
+template <int kTiles>
+LIMELIGHT_DEVICE void rescale(float (&o)[1][kTiles][4], const float (&factor)[2]) {
+#pragma unroll
+    for (int d = 0; d < kTiles; ++d) {
+        o[0][d][0] *= factor[0];
+        o[0][d][1] *= factor[0];
+        o[0][d][2] *= factor[1];
+        o[0][d][3] *= factor[1];
     }
 }
 
@@ -131,7 +150,7 @@ LIMELIGHT_DEVICE void release(uint64_t& barrier) {
 // everything outside the sequence is outside the tensor map too, by plain stores otherwise. Rows
 // from `used` to `extent` become zeros.
 template <class Config>
-LIMELIGHT_DEVICE void store_output(const float (&o)[1][Config::kTilesD][4],
+LIMELIGHT_DEVICE void store_output(const float (&o)[1][Config::kTilesO][4],
                                    const FwdKernelParams& params, const Work<Config>& work,
                                    int group, char* tile) {
     using Element = typename Config::Element;

@@ -50,7 +50,9 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
     const uint64_t q =
         wgmma_descriptor<QTile::kRowBytes>(smem_address(smem.q + group_row * QTile::kPanel), 0);
     const uint64_t k = wgmma_descriptor<KTile::kRowBytes>(smem_address(smem.k), 0);
-    const uint64_t v = wgmma_descriptor<VTile::kRowBytes>(smem_address(smem.v), VTile::kPanelBytes);
+    const uint32_t v_smem = smem_address(smem.v);
+    const uint64_t v = wgmma_descriptor<VTile::kRowBytes>(
+        v_smem, Config::kSumColumn ? smem_address(smem.ones) - v_smem : VTile::kPanelBytes);
     char* const out_tile = reinterpret_cast<char*>(Config::kOwnOutput ? smem.out : smem.q) +
                            group_row * OTile::kRowBytes;
 
@@ -72,7 +74,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
             continue;
         }
         float s[1][Config::kTilesN][4];
-        float o[1][Config::kTilesD][4] = {};
+        float o[1][Config::kTilesO][4] = {};
         typename Softmax::Probabilities p;
         float shrink[Softmax::kRows];
         Softmax softmax;
@@ -90,7 +92,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
         prepare_scores<Config>(s, params, work, warp_row, work.blocks.end - 1);
         softmax.raise_max_lazily(s, scale, shrink);  // O is still zero
         softmax.exponentiate_in_place(s, scale);
-        softmax.round(s, p);
+        softmax.template round<!Config::kSumColumn>(s, p);
 
 #pragma unroll 1
         for (int block = work.blocks.end - 2; block >= work.blocks.begin; --block) {
@@ -103,7 +105,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
             wgmma_commit();
             mbarrier_wait(smem.v_full[v_slot.stage], v_slot.phase);
             wgmma_fence();
-            issue_output<Config>(o, p, v + v_slot.stage * VTile::kBytes / 16);
+            issue_output<Config>(o, p, advance_v<Config>(v, v_slot.stage * VTile::kBytes));
             wgmma_commit();
             turns.pass();
 
@@ -120,9 +122,9 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
             release(smem.v_empty[v_slot.stage]);
             v_slot.advance();
             if (shrinks) {
-                sm80::rescale<Config>(o, shrink);
+                rescale(o, shrink);
             }
-            softmax.round(s, p);
+            softmax.template round<!Config::kSumColumn>(s, p);
         }
 
         if constexpr (Config::kOwnOutput) {
@@ -132,20 +134,28 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
         wgmma_hold(flat(o));
         wgmma_hold(reinterpret_cast<uint32_t (&)[Config::kTilesN * 2]>(p));
         wgmma_fence();
-        issue_output<Config>(o, p, v + v_slot.stage * VTile::kBytes / 16);
+        issue_output<Config>(o, p, advance_v<Config>(v, v_slot.stage * VTile::kBytes));
         wgmma_commit();
         const float sink =
             params.call.sink == nullptr ? -INFINITY : params.call.sink[work.tile.head] * kLog2e;
         float normalise[Softmax::kRows];
         float lse[Softmax::kRows];
-        softmax.finish(scale, sink, normalise, lse);
-        store_lse<Config>(lse, params, work, warp_row);
+        if constexpr (!Config::kSumColumn) {
+            softmax.finish(scale, sink, normalise, lse);
+        }
         wgmma_wait<0>();
         wgmma_hold(flat(o));
         release(smem.v_empty[v_slot.stage]);
         v_slot.advance();
+        if constexpr (Config::kSumColumn) {
+            // Each lane holds the whole sum in its columns of ones; finish() adds four lanes up.
+            softmax.rounded_sum[0] = o[0][Config::kTilesD][0] * 0.25f;
+            softmax.rounded_sum[1] = o[0][Config::kTilesD][2] * 0.25f;
+            softmax.finish(scale, sink, normalise, lse);
+        }
+        store_lse<Config>(lse, params, work, warp_row);
 
-        sm80::rescale<Config>(o, normalise);
+        rescale(o, normalise);
         store_output<Config>(o, params, work, group, out_tile);
         if constexpr (!Config::kOwnOutput) {
             if (threadIdx.x % kWarpgroupSize == 0) {
@@ -180,6 +190,12 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
             mbarrier_init(smem.v_empty[stage], Config::kConsumers * kWarpsPerGroup);
         }
         fence_mbarrier_init();
+    }
+    if constexpr (Config::kSumColumn) {
+        for (int i = threadIdx.x; i < Config::Smem::kOnes; i += blockDim.x) {
+            smem.ones[i] = static_cast<typename Config::Element>(1.0f);
+        }
+        fence_async_proxy();
     }
     __syncthreads();
 

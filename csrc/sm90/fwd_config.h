@@ -44,6 +44,7 @@ struct FwdConfig {
     static constexpr int kBlockQ = kConsumers * kGroupRows;
     static constexpr int kBlockKV = kTile.block_kv;
     static constexpr bool kPingPong = kTile.ping_pong;
+    static constexpr bool kSumColumn = kTile.sum_column;
     static constexpr bool kOwnOutput = owns_output(kTile);
     static constexpr int kThreads = (1 + kConsumers) * kWarpgroupSize;
 
@@ -52,9 +53,10 @@ struct FwdConfig {
     static constexpr int kConsumerRegisters = kConsumers == 2 ? 232 : 160;
     static_assert(kWarpgroupSize * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 65536);
 
-    static constexpr int kTilesM = 1;              // m16 tiles of a warp
-    static constexpr int kTilesN = kBlockKV / 8;   // n8 tiles of S
-    static constexpr int kTilesD = kHeadDimV / 8;  // n8 tiles of O
+    static constexpr int kTilesM = 1;                               // m16 tiles of a warp
+    static constexpr int kTilesN = kBlockKV / 8;                    // n8 tiles of S
+    static constexpr int kTilesD = kHeadDimV / 8;                   // n8 tiles of O
+    static constexpr int kTilesO = kTilesD + (kSumColumn ? 1 : 0);  // with the sums of P
 
     using QTile = PanelTile<kBlockQ, kHeadDim>;
     using KTile = PanelTile<kBlockKV, kHeadDim>;
@@ -67,7 +69,11 @@ struct FwdConfig {
         alignas(1024) Element q[kQElements];  // O as well where it has no place of its own
         alignas(1024) Element k[kStages][KTile::kElements];
         alignas(1024) Element v[kStages][VTile::kElements];
-        alignas(1024) Element out[kOwnOutput ? OTile::kElements : 1];
+        alignas(kOwnOutput ? 1024 : 16) Element out[kOwnOutput ? OTile::kElements : 8];
+        // The columns of ones beyond V's, for one k16 step; after v, as a descriptor's offsets are
+        // not negative.
+        static constexpr int kOnes = kSumColumn ? 16 * 64 : 8;
+        alignas(kSumColumn ? 1024 : 16) Element ones[kOnes];
         // Each barrier in pairs: full when the tile has landed, empty when its readers are done.
         uint64_t q_full[kConsumers];
         uint64_t q_empty[kConsumers];
@@ -80,6 +86,8 @@ struct FwdConfig {
 
     static_assert(kTile.headdim == kHeadDim, "every instantiation has a row in kFwdTiles");
     static_assert(kBlockKV % 16 == 0 && kBlockKV <= 256, "whole k16 steps, one TMA box");
+    static_assert(!kSumColumn || (VTile::kPanels == 1 && VTile::kPanel == 64),
+                  "the column of ones is the second panel of V");
     static_assert(kOwnOutput || QTile::kPanel == OTile::kPanel);
     static_assert(QTile::kBytes % 1024 == 0 && KTile::kBytes % 1024 == 0 &&
                       VTile::kBytes % 1024 == 0,

@@ -24,27 +24,29 @@ struct FwdTile {
     int headdim_v;  // serves headdim_v up to this
     Scores scores;
     Visible visible;
-    int consumers;   // warpgroups of 64 rows of q each
-    int block_kv;    // keys per step
-    bool ping_pong;  // warpgroups take turns at the tensor cores: pays where O is small
+    int consumers;    // warpgroups of 64 rows of q each
+    int block_kv;     // keys per step
+    bool ping_pong;   // warpgroups take turns at the tensor cores: pays where O is small
+    bool sum_column;  // the tensor cores add up the rounded P, as eight more columns of V that are
+                      // ones: pays where instructions, not GEMMs, are the bound
 };
 
 // clang-format off
 constexpr FwdTile kFwdTiles[] = {
-    // headdim  headdim_v  scores            visible          consumers  block_kv  ping_pong
-    {64,        64,        Scores::kPlain,   Visible::kSome,  3,         128,      true},
-    {96,        96,        Scores::kPlain,   Visible::kSome,  3,         96,       true},
-    {128,       128,       Scores::kPlain,   Visible::kSome,  2,         128,      true},
-    {192,       128,       Scores::kPlain,   Visible::kSome,  2,         112,      false},
-    {192,       192,       Scores::kPlain,   Visible::kSome,  2,         112,      false},
-    {256,       256,       Scores::kPlain,   Visible::kSome,  2,         80,       false},
-    {64,        64,        Scores::kChange,  Visible::kSome,  3,         128,      true},
-    {96,        96,        Scores::kChange,  Visible::kSome,  3,         96,       true},
-    {128,       128,       Scores::kChange,  Visible::kSome,  2,         128,      true},
-    {192,       128,       Scores::kChange,  Visible::kSome,  2,         112,      false},
-    {192,       192,       Scores::kChange,  Visible::kSome,  2,         112,      false},
-    {256,       256,       Scores::kChange,  Visible::kSome,  2,         80,       false},
-    {128,       128,       Scores::kPlain,   Visible::kAll,   2,         160,      true},
+    // headdim  headdim_v  scores            visible          consumers  block_kv  ping_pong  sum_column
+    {64,        64,        Scores::kPlain,   Visible::kSome,  3,         128,      true,      true},
+    {96,        96,        Scores::kPlain,   Visible::kSome,  3,         96,       true,      false},
+    {128,       128,       Scores::kPlain,   Visible::kSome,  2,         128,      true,      false},
+    {192,       128,       Scores::kPlain,   Visible::kSome,  2,         112,      false,     false},
+    {192,       192,       Scores::kPlain,   Visible::kSome,  2,         112,      false,     false},
+    {256,       256,       Scores::kPlain,   Visible::kSome,  2,         80,       false,     false},
+    {64,        64,        Scores::kChange,  Visible::kSome,  3,         128,      true,      true},
+    {96,        96,        Scores::kChange,  Visible::kSome,  3,         96,       true,      false},
+    {128,       128,       Scores::kChange,  Visible::kSome,  2,         128,      true,      false},
+    {192,       128,       Scores::kChange,  Visible::kSome,  2,         112,      false,     false},
+    {192,       192,       Scores::kChange,  Visible::kSome,  2,         112,      false,     false},
+    {256,       256,       Scores::kChange,  Visible::kSome,  2,         80,       false,     false},
+    {128,       128,       Scores::kPlain,   Visible::kAll,   2,         160,      true,      false},
 };
 // clang-format on
 
@@ -72,15 +74,19 @@ constexpr size_t smem_bytes_shared(const FwdTile& tile) {
 
 constexpr size_t kBarrierBytes = 1024;
 
+constexpr size_t ones_bytes(const FwdTile& tile) {
+    return tile.sum_column ? 16 * 128 : 0;
+}
+
 // O has its own memory where that fits: the next Q then arrives while O is stored.
 constexpr bool owns_output(const FwdTile& tile) {
     return smem_bytes_shared(tile) + size_t{2} * tile.consumers * 64 * tile.headdim_v +
-               kBarrierBytes <=
+               ones_bytes(tile) + kBarrierBytes <=
            kSmemLimit;
 }
 
 constexpr size_t smem_bytes(const FwdTile& tile) {
-    return smem_bytes_shared(tile) + kBarrierBytes +
+    return smem_bytes_shared(tile) + ones_bytes(tile) + kBarrierBytes +
            (owns_output(tile) ? size_t{2} * tile.consumers * 64 * tile.headdim_v : 0);
 }
 
