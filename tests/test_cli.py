@@ -13,7 +13,7 @@ import pytest
 import torch
 from limelight import runtime
 from limelight.__main__ import main
-from limelight.cli import demo
+from limelight.cli import demo, info
 from limelight.cli.observe import backends_used
 
 needs_model = pytest.mark.skipif(
@@ -40,7 +40,7 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"limelight {limelight.__version__}, Python 3.")
-    for heading in ("backends", "devices", "compiled extension"):
+    for heading in ("backends", "devices", "compiled extension", "flat_linear chooses by"):
         assert f"\n{heading}\n" in text
 
 
@@ -61,6 +61,20 @@ def test_info_says_why_a_backend_is_missing(capsys: pytest.CaptureFixture[str]) 
     assert "No module named 'limelight._core'" in facts["backends"]["kernels"]["reason"]
     assert main(["info"]) == 0
     assert "missing: No module named 'limelight._core'" in capsys.readouterr().out
+
+
+def test_info_names_the_tables_of_flat_linear(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tables = {"NVIDIA H200": {"cache": "h.json", "shapes": 0}, "L4": {"cache": "l", "shapes": 3}}
+    measured, modelled = sorted(info._table_lines(tables))
+    assert measured.startswith("L4: 3 measured shapes")
+    assert modelled.endswith("`python -m limelight tune` writes h.json")
+    monkeypatch.setenv("LIMELIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
+    path = str(tmp_path / "tables" / "some-gpu.json")
+    assert info._linear_tables() == {"Some GPU": {"cache": path, "shapes": 0}}
 
 
 def test_version_help_and_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ HEADDIMS = (64, 128, 256)
 BACKWARD = ("--direction", "backward")
 GQA = ("--gqa", "--headdim", "128", "--seqlen", "2048", "4096", "8192", "16384")
 QUANTIZED = ("linear", "--format", "fp8", "int4", "--model", "llama-3-8b", "--rounds", "5")
-TUNED = ("--format", "16bit", "--rounds", "3")
+TUNED = ("--format", "16bit", "fp8", "int4", "--rounds", "3")
 PROFILED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "4096")
 CHECKED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "333", "--tokens", "333")
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import limelight
-from limelight import runtime
+from limelight import gemm_tables, runtime
 
 PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "nvidia-cuda-runtime")
 
@@ -53,6 +53,7 @@ def collect() -> dict[str, Any]:
             for name, entry in backends.items()
         },
         "kernels": [dict(kernel) for kernel in kernels],
+        "linear_tables": _linear_tables(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("LIMELIGHT_")},
     }
 
@@ -80,6 +81,8 @@ def as_text(facts: dict[str, Any]) -> str:
         lines += [f"  {line}" for line in _kernel_table(facts["kernels"])]
     else:
         lines.append(f"  missing: {extension['reason']}")
+    lines += ["", "flat_linear chooses by"]
+    lines += [f"  {line}" for line in _table_lines(facts["linear_tables"])]
     if facts["environment"]:
         lines += ["", "environment"]
         lines += [f"  {name}={value}" for name, value in facts["environment"].items()]
@@ -111,6 +114,30 @@ def _device(index: int) -> dict[str, Any]:
             seen = {"has_image": False, "problem": str(error)}
         facts |= {name: seen.get(name) for name in ("driver", "runtime", "has_image", "problem")}
     return facts
+
+
+def _linear_tables() -> dict[str, Any]:
+    """Per kind of GPU here: its table in the cache, and how many shapes are measured."""
+    names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    return {
+        name: {
+            "cache": str(gemm_tables.cached_path(name)),
+            "shapes": len(gemm_tables.table(name)),
+        }
+        for name in sorted(names)
+    }
+
+
+def _table_lines(tables: dict[str, Any]) -> list[str]:
+    model = "a model of bytes and waves, not measured"
+    if not tables:
+        return [f"{model} (no CUDA device)"]
+    return [
+        f"{name}: {found['shapes']} measured shapes, else {model}"
+        if found["shapes"]
+        else f"{name}: {model}; `python -m limelight tune` writes {found['cache']}"
+        for name, found in tables.items()
+    ]
 
 
 def _device_text(device: dict[str, Any]) -> str:
