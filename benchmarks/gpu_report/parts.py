@@ -12,6 +12,7 @@ from visit import Command, Part, Skip, Visit
 HEADDIMS = (64, 128, 256)
 BACKWARD = ("--direction", "backward")
 GQA = ("--gqa", "--headdim", "128", "--seqlen", "2048", "4096", "8192", "16384")
+CHUNK = ("--batch", "1", "--seqlen", "131072", "--heads", "8", "--heads-kv", "1")
 QUANTIZED = ("linear", "--format", "fp8", "int4", "--model", "llama-3-8b", "--rounds", "5")
 TUNED = ("--format", "16bit", "fp8", "int4", "--rounds", "3")
 PROFILED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "4096")
@@ -239,6 +240,11 @@ PARTS: tuple[Part, ...] = (
             bench(f"decode-t{t}", "decode", "--tokens", str(t), plot=False),
         )
         for t in (1, 8, 16)
+    ),
+    Part(
+        "decode-chunk",
+        "512 queries of 8 heads over 131k keys",
+        bench("decode-chunk", "decode", "--tokens", "512", *CHUNK, plot=False),
     ),
     Part("bench-linear", "flat_linear against cuBLAS", bench("linear", "linear", plot=False)),
     Part(

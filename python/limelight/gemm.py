@@ -37,7 +37,7 @@ def flat_linear(
         k = 2j in its low nibble and k = 2j+1 in its high one.
     weight_scale: float8: fp32 (N,) per row, or (ceil(N/128), ceil(K/128)) per 128 x 128 block.
         int4: (N, K/group) in x's dtype, group 64 or 128.
-    weight_zero: int4: None for w = (value - 8) * scale, or uint8 like weight_scale for
+    weight_zero: int4: None for w = (value - 8) * scale, or uint8 (0 to 127) like weight_scale for
         w = (value - zero) * scale.
     bias: (N,) of x's dtype. residual: (..., N) of x's dtype, added last.
     activation: None, "gelu" (erf), "gelu_tanh", "silu", or "swiglu": the weight then has 2N rows,
