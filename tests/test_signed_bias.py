@@ -7,14 +7,16 @@ is, and with it dQ and dK of every step. Judged is the delta that the backward p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 from cases import Inputs
-from limelight import runtime
+from limelight import dispatch, runtime
 from limelight.autograd import attention
+from limelight.cli.observe import backends_used
 from limelight.problem import AttentionProblem
 from limelight.torch_path import backward
 from limelight.torch_path.backward import _Run
@@ -112,17 +114,42 @@ def test_torch_path(
     assert_unbiased("delta", delta, truth.delta, unit(dtype))
 
 
+@pytest.fixture
+def no_decode_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the kernels for many rows serve calls of few rows, too."""
+    monkeypatch.setattr(dispatch, "FEW_ROWS", 0)
+    dispatch.choose.cache_clear()
+    with runtime.override():  # forgets the plans of earlier calls
+        yield
+    dispatch.choose.cache_clear()
+
+
 @TIES
 @SIGNS
 @DTYPES
+@pytest.mark.usefixtures("no_decode_kernels")
 def test_kernels(
     dtype: torch.dtype, sign: float, ties: int, gap: float, kernels: torch.device
 ) -> None:
-    x, truth = make(ties, gap, sign, dtype)
-    x = to(x, kernels)
-    out, lse = attention(x.q, x.k, x.v, x.problem)
-    assert_unbiased("out", out, truth.out, unit(dtype))
-    assert_unbiased("delta", kernel_delta(x, out, lse), truth.delta, unit(dtype))
+    check_kernels(make(ties, gap, sign, dtype), kernels, "_fwd")
+
+
+@SIGNS
+@DTYPES
+def test_kernels_of_few_rows(dtype: torch.dtype, sign: float, kernels: torch.device) -> None:
+    """Decode kernels, where there are some: their partial results must not be rounded."""
+    has_decode = any(name.endswith("_decode") for name, _ in runtime.installed())
+    check_kernels(make(2, 6.0, sign, dtype), kernels, "_decode" if has_decode else "_fwd")
+
+
+def check_kernels(made: tuple[Inputs, Truth], device: torch.device, name: str) -> None:
+    x, truth = made
+    x = to(x, device)
+    with backends_used() as used:
+        out, lse = attention(x.q, x.k, x.v, x.problem)
+    assert all(kernel.endswith(name) for kernel in used), used
+    assert_unbiased("out", out, truth.out, unit(x.q.dtype))
+    assert_unbiased("delta", kernel_delta(x, out, lse), truth.delta, unit(x.q.dtype))
 
 
 @SIGNS
