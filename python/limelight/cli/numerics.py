@@ -154,14 +154,14 @@ def as_text(result: dict[str, Any]) -> str:
         f"{result['headdim']}, {result['heads']} heads; q, k, v, dO standard normal",
         "eager: softmax(q k^T) v in the same dtype; ratio: rms / eager rms; tile: keys a step",
         "",
-        f"{'':24}" + "".join(f"  {name:^21}" for name in tensors),
-        f"{'seqlen':>6}  {'backend':8}  {'tile':>6}"
+        f"{'':27}" + "".join(f"  {name:^21}" for name in tensors),
+        f"{'seqlen':>6}  {'backend':11}  {'tile':>6}"
         + f"  {'max':>7} {'rms':>7} ratio" * len(tensors),
     ]
     for seqlen in dict.fromkeys(row["seqlen"] for row in result["rows"]):
         for (backend, tile), line in _lines(result["rows"], seqlen).items():
             cells = "".join(_cells(line.get(name)) for name in tensors)
-            lines.append(f"{seqlen:6}  {backend:8}  {tile:>6}{cells}".rstrip())
+            lines.append(f"{seqlen:6}  {backend:11}  {tile:>6}{cells}".rstrip())
         lines.append("")
     verdict = "agrees" if result["agrees"] else "DOES NOT AGREE"
     lines.append(f"worst ratio {result['worst_ratio']:.2f}, allowed {LIMIT:.0f}: {verdict}")
