@@ -53,7 +53,7 @@ def kernels() -> Iterator[torch.device]:
         runtime.emulator().cudaDeviceReset()
 
 
-@pytest.fixture(params=["torch"])
+@pytest.fixture(params=["torch", "kernels"])
 def where(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device of the tensors; calls there run on the torch path or on the kernels."""
     if request.param == "kernels":

@@ -198,27 +198,37 @@ def test_cu_seqlens(where: torch.device) -> None:
 
 
 def test_batch_invariant(where: torch.device) -> None:
-    """Equal bits alone, in a batch, and as prefill, chunk and decode of the same tokens."""
-    k, v = (draw(2, 40, 2, HEADDIM, dtype=HALF, seed=s).to(where) for s in (0, 1))
-    q = draw(2, 40, 4, HEADDIM, dtype=HALF).to(where)
+    """Equal bits alone, in a batch, in pages, and as prefill, chunk and decode of the same tokens.
 
-    def part(b: slice, begin: int, end: int) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = limelight.flash_attn_with_kvcache(
-            q[b, begin:end],
-            k[b],
-            v[b],
-            cache_seqlens=end,
-            causal=True,
-            batch_invariant=True,
-            return_lse=True,
+    The keys are more than one piece of a fixed sum, whatever the tiles.
+    """
+    end, first, page = 1060, 1020, 20
+    k, v = (draw(2, end, 2, HEADDIM, dtype=HALF, seed=s).to(where) for s in (0, 1))
+    q = draw(2, end - first, 4, HEADDIM, dtype=HALF).to(where)
+    pages = [x.view(-1, page, 2, HEADDIM) for x in (k, v)]
+    table = torch.arange(2 * end // page, dtype=torch.int32).view(2, -1).to(where)
+    same = {"causal": True, "batch_invariant": True, "return_lse": True}
+
+    def part(row: int, begin: int, stop: int) -> list[tuple[Tensor, Tensor]]:
+        length = first + stop
+        own = q[row : row + 1, begin:stop]
+        keys = [x[row : row + 1, :length] for x in (k, v)]
+        ends = ints(0, stop - begin).to(where)
+        paged = {"block_table": table[row : row + 1], "seqused_k": ints(length).to(where)}
+        cached = limelight.flash_attn_with_kvcache(
+            own, *pages, cache_seqlens=length, **same, **{"block_table": table[row : row + 1]}
         )
-        return found
+        packed, lse = limelight.flash_attn_varlen_func(
+            own[0], *pages, ends, None, stop - begin, end, **same, **paged
+        )
+        dense = limelight.flash_attn_func(own, *keys, **same)
+        return [cached, (packed[None], lse[None]), dense]
 
-    whole, whole_lse = part(slice(0, 2), 0, 40)
-    for begin, end in ((0, 7), (7, 23), (39, 40)):
-        out, lse = part(slice(1, 2), begin, end)
-        assert torch.equal(out[0], whole[1, begin:end])
-        assert torch.equal(lse[0], whole_lse[1, :, begin:end])
+    whole, whole_lse = limelight.flash_attn_with_kvcache(q, k, v, cache_seqlens=end, **same)
+    for begin, stop in ((0, 7), (7, 23), (39, 40)):
+        for out, lse in part(1, begin, stop):
+            assert torch.equal(out[0], whole[1, begin:stop])
+            assert torch.equal(lse[0], whole_lse[1, :, begin:stop])
 
 
 def test_out(where: torch.device) -> None:

@@ -84,6 +84,21 @@ def test_tree_mask(tokens: int, where: torch.device) -> None:
         judge(out[b], lse[b], q[b], keys, values, tree_mask=trees[b : b + 1])
 
 
+def test_tree_mask_of_packed_queries(where: torch.device) -> None:
+    """(batch, max_seqlen_q, words) beside cu_seqlens_q; a sequence uses its own rows of it."""
+    cache, counts, ends = Cache("paged", HALF), [2, 3, 0], ints(0, 2, 5, 5)
+    trees = random_trees(BATCH, 3, torch.Generator().manual_seed(2))
+    q = draw(5, HEADS, HEADDIM, dtype=HALF)
+    k, v = (draw(5, HEADS_KV, HEADDIM, dtype=HALF, seed=s) for s in (2, 3))
+    packed = {"cu_seqlens_q": ends, "cu_seqlens_k_new": ends, "max_seqlen_q": 3}
+    out, lse = run(where, cache, q, k, v, tree_mask=trees, **packed)
+    for b, (n, count) in enumerate(zip(LENGTHS, counts, strict=True)):
+        own = slice(int(ends[b]), int(ends[b + 1]))
+        keys, values = (torch.cat((x[b, :n], y[own])) for x, y in ((cache.k, k), (cache.v, v)))
+        if count:
+            judge(out[own], lse[:, own], q[own], keys, values, tree_mask=trees[b : b + 1])
+
+
 @pytest.mark.parametrize("guess", [1.0, -300.0, 300.0])
 def test_unified_max(guess: float, where: torch.device) -> None:
     """However wrong the guess is, the result is the same within rounding."""

@@ -9,6 +9,7 @@
 #include "bindings/decode.h"
 #include "bindings/gemm.h"
 #include "bindings/kernels.h"
+#include "bindings/merge.h"
 #include "limelight/limelight.h"
 
 namespace py = pybind11;
@@ -61,6 +62,7 @@ PYBIND11_MODULE(_core, module) {
     limelight::bindings::bind_decode(module);
     limelight::bindings::bind_gemm(module);
     limelight::bindings::bind_kernels(module);
+    limelight::bindings::bind_merge(module);
     module.def("device", &device, py::arg("index"));
     module.def("build_info", &build_info);
 }

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limelight import runtime
+from limelight.autograd import is_eager
 from limelight.messages import bad, check_out, check_tensor
 
 _OUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -28,6 +30,45 @@ def _join(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     return (parts * scale.unsqueeze(-1)).sum(0), torch.where(total == 0, 0.0, top) + torch.log(
         total
     )
+
+
+def _on_kernel(*tensors: Tensor | None) -> bool:
+    """Whether the combine kernel takes these tensors; autograd goes through torch."""
+    first = tensors[0]
+    assert first is not None
+    return (
+        runtime.capability(first.device) is not None
+        and runtime.settings.backend != "torch"
+        and first.numel() > 0
+        and is_eager(first)
+        and not (
+            torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+        )
+        and not runtime.device_problem(first.device)
+    )
+
+
+def _combine(
+    out_partial: Tensor, lse_partial: Tensor, out: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """flash_attn_combine by the kernel."""
+    if out_partial.dim() == 4:  # one long sequence
+        found, lse = _combine(
+            out_partial.unsqueeze(1),
+            lse_partial.unsqueeze(1),
+            None if out is None else out.unsqueeze(0),
+            dtype,
+        )
+        return found[0] if out is None else out, lse[0]
+    if out_partial.stride(-1) != 1:
+        out_partial = out_partial.contiguous()
+    device, shape = out_partial.device, out_partial.shape[1:]
+    if out is None:
+        out = torch.empty(shape, dtype=dtype, device=device)
+    lse = torch.empty(shape[:-1], dtype=torch.float32, device=device)
+    tensors = (out_partial, lse_partial.transpose(-1, -2), out, lse.transpose(-1, -2))
+    runtime.launch(runtime.core().attention_combine, tensors, ())
+    return out, lse
 
 
 def flash_attn_combine(
@@ -68,6 +109,9 @@ def flash_attn_combine(
         )
     if out is not None:
         check_out(out, out_partial.shape[1:], dtype, out_partial)
+    if _on_kernel(out_partial, lse_partial):
+        result, lse = _combine(out_partial, lse_partial, out, dtype)
+        return result, lse if return_lse else None
     joined, lse = _join(out_partial, lse_partial)
     result = joined.to(dtype) if out is None else out.copy_(joined)
     return result, lse if return_lse else None
@@ -114,6 +158,18 @@ def merge_attn_states(
             raise bad(
                 name, was, f"float32 ({heads}, {tokens}) (heads, tokens)", f"{name}.transpose(0, 1)"
             )
+    tensors = (output, prefix_output, suffix_output, prefix_lse, suffix_lse, output_lse)
+    one_dtype = prefix_output.dtype == suffix_output.dtype
+    if (
+        one_dtype
+        and prefix_output.dtype in (torch.float32, output.dtype)
+        and output.dtype in _OUT_DTYPES
+        and _on_kernel(*tensors)
+    ):
+        _merge(
+            *tensors, tokens if prefill_tokens_with_context is None else prefill_tokens_with_context
+        )
+        return
     if prefill_tokens_with_context is not None:
         prefix_lse = prefix_lse.clone()
         prefix_lse[:, prefill_tokens_with_context:] = float("-inf")
@@ -122,3 +178,44 @@ def merge_attn_states(
     output.copy_(joined)
     if output_lse is not None:
         output_lse.copy_(lse.mT)
+
+
+def _merge(
+    output: Tensor,
+    prefix: Tensor,
+    suffix: Tensor,
+    prefix_lse: Tensor,
+    suffix_lse: Tensor,
+    output_lse: Tensor | None,
+    context: int,
+) -> None:
+    """merge_attn_states by the kernel; tokens from context on take the suffix."""
+    target = output_lse
+    if target is None or target.data_ptr() in (prefix_lse.data_ptr(), suffix_lse.data_ptr()):
+        output_lse = torch.empty_like(suffix_lse)  # the kernel reads them more than once
+    assert output_lse is not None
+    # The kernel reads both parts where they are, with one stride between them.
+    if prefix.stride() != suffix.stride() or prefix.stride(-1) != 1:
+        prefix, suffix = prefix.contiguous(), suffix.contiguous()
+    if prefix_lse.stride() != suffix_lse.stride():
+        prefix_lse, suffix_lse = prefix_lse.contiguous(), suffix_lse.contiguous()
+    if context > 0:
+        joined = slice(None, context)
+        tensors = (
+            prefix[joined],
+            prefix_lse[:, joined],
+            suffix[joined],
+            suffix_lse[:, joined],
+            output[joined],
+            output_lse[:, joined],
+        )
+        runtime.launch(runtime.core().merge_states, tensors, ())
+    if context < len(output):
+        rest = slice(context, None)
+        lse = suffix_lse[:, rest]
+        lse = torch.where(lse == float("inf"), float("-inf"), lse)
+        keyless = (lse == float("-inf")).mT.unsqueeze(-1)
+        output[rest] = torch.where(keyless, 0.0, suffix[rest]).to(output.dtype)
+        output_lse[:, rest] = lse
+    if target is not None and target is not output_lse:
+        target.copy_(output_lse)
