@@ -142,6 +142,15 @@ def test_what_no_kernel_serves_is_named(kernels: torch.device) -> None:
     assert limelight.flat_linear(many, stored.weight, weight_scale=stored.scale).shape == (130, 8)
 
 
+def test_a_fallback_warns_the_caller_once(kernels: torch.device) -> None:
+    x = torch.randn(2, 36, device=kernels).bfloat16()
+    with limelight.runtime.override(fallback="warn"):
+        with pytest.warns(limelight.FallbackWarning, match="K is 36; nearest: a mul") as seen:
+            limelight.flat_linear(x, x)
+        assert [warning.filename for warning in seen] == [__file__]
+        limelight.flat_linear(x, x)  # a second warning would be an error
+
+
 def test_every_peer_of_the_benchmark_is_verified(kernels: torch.device) -> None:
     class Timer:
         def microseconds(self, call: Any, first: int, iterations: int) -> float:

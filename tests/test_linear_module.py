@@ -202,6 +202,26 @@ def test_parametrised_and_compiled() -> None:
     torch.testing.assert_close(layer(x), want)
 
 
+def test_made_on_the_meta_device_and_filled() -> None:
+    for mode in (None, "fp8", "int4_zero"):
+        made = FlatLinear.from_linear(nn.Linear(128, 8, dtype=HALF), quantization=mode)
+        with torch.device("meta"):
+            empty = FlatLinear(128, 8, quantization=mode, dtype=HALF)
+        empty.to_empty(device="cpu").load_state_dict(made.state_dict())
+        x = seeded(2, 128, dtype=HALF)
+        assert torch.equal(empty(x), made(x))
+
+
+class Wrapped(Tensor):
+    """A tensor that is not torch's own."""
+
+
+def test_weights_that_are_no_plain_tensors_are_left() -> None:
+    model = nn.Sequential(nn.Linear(16, 16, dtype=HALF))
+    model[0].weight = nn.Parameter(model[0].weight.detach().as_subclass(Wrapped))
+    assert replace_linears(model).kept == {"0": "its weight is a Wrapped, no plain tensor"}
+
+
 def test_repr() -> None:
     layer = FlatLinear(128, 8, False, "silu", quantization="int4", batch_invariant=True)
     assert repr(layer) == (

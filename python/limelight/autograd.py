@@ -108,13 +108,13 @@ def _differentiates(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> boo
     )
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_eager(q: Tensor) -> bool:
     """Whether q is an ordinary tensor that no tracer, mode or transform watches."""
     return (
-        type(q) in _PLAIN
+        type(q) in PLAIN
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()

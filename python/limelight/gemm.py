@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from limelight import gemm_execute, gemm_torch
-from limelight.autograd import is_eager
+from limelight.autograd import PLAIN, is_eager
 from limelight.gemm_checks import check_linear, check_linear_out
 from limelight.messages import bad, check_tensor
 from limelight.ops import linear_op
@@ -68,7 +68,7 @@ def flat_linear(
             nearest = "under torch.no_grad()"
             raise bad("out", "given while an input requires a gradient", "None then", nearest)
         return _differentiable(tensors, activation, batch_invariant, static_weight)
-    if is_eager(x):
+    if is_eager(x) and type(weight) in PLAIN:
         return gemm_execute.run(*tensors, activation, batch_invariant, static_weight, out)
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         result = _in_torch(tensors, activation, batch_invariant)

@@ -211,7 +211,7 @@ def run(
             return _run_kernel(plan, x, weight, bias, residual, scale, zero, out_scale, flags, out)
         fallback = "weight is not 16-byte aligned; nearest: weight.clone()"
     if fallback:
-        runtime.fall_back(f"flat_linear on {x.device}", fallback)
+        runtime.fall_back(f"flat_linear on {x.device}", fallback, stacklevel=4)
     result = gemm_torch.forward(
         x, weight, bias, residual, scale, zero, out_scale, activation, batch_invariant, plan.layout
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limelight.autograd import PLAIN
 from limelight.gemm import flat_linear
 from limelight.gemm_checks import ACTIVATIONS, FP8
 from limelight.messages import bad, check_tensor
@@ -302,6 +303,8 @@ def _why_not(linear: nn.Linear, quantization: str | None, shared: bool) -> str:
     )
     if any(hooks) or "forward" in vars(linear):
         return "it has hooks"
+    if type(linear.weight) not in PLAIN:
+        return f"its weight is a {type(linear.weight).__name__}, no plain tensor"
     if linear.weight.dtype not in (torch.float16, torch.bfloat16):
         return f"its dtype is {linear.weight.dtype}; nearest: torch.float16 or torch.bfloat16"
     step = 8 if quantization is None else 16  # rows of 16 bytes

@@ -211,7 +211,7 @@ def _device_problem(extension: Any, device: torch.device) -> str:
     )
 
 
-def fall_back(what: str, reason: str) -> None:
+def fall_back(what: str, reason: str, *, stacklevel: int = 5) -> None:
     """Report that a device call runs on the torch path, as LIMELIGHT_FALLBACK says."""
     if settings.fallback == "silent" or (settings.fallback == "warn" and reason in _reported):
         return
@@ -220,7 +220,7 @@ def fall_back(what: str, reason: str) -> None:
         raise FallbackError(f"{text}. LIMELIGHT_FALLBACK=error forbids that; allowed: warn, silent")
     _reported.add(reason)
     # Of flash_attn_func's caller: fall_back, forward, attention and the public function between.
-    warnings.warn(text, FallbackWarning, stacklevel=5)
+    warnings.warn(text, FallbackWarning, stacklevel=stacklevel)
 
 
 def launch(entry: Any, tensors: tuple[Tensor | None, ...], arguments: tuple[Any, ...]) -> None:
