@@ -132,6 +132,28 @@ def test_bench_linear(
     text = capsys.readouterr().out
     assert "copy bandwidth 4000.0 GB/s" in text
     assert "linear-bfloat16-16bit-m130-n256-k128" in text
+    assert "torch's time over limelight's: lowest 1.00, median 1.00 of 2 cases" in text
+
+
+def test_summary_of_ratios_and_shares() -> None:
+    def result(own: float, other: float, share: float, moved: int) -> dict[str, Any]:
+        peers = [
+            {"peer": "limelight", "median_us": own, "fraction_of_copy": share},
+            {"peer": "torch", "median_us": other, "fraction_of_copy": 1.0},
+        ]
+        return {"peers": peers, "moved_bytes": moved}
+
+    results = [
+        result(10, 9, 0.5, 1 << 20),
+        result(10, 12, 0.9, 1 << 25),
+        result(10, 30, 1, 1 << 26),
+    ]
+    results.append({"peers": [], "moved_bytes": 0, "skipped": "too large"})
+    assert report.summary({"results": results}, "limelight", "torch").splitlines() == [
+        "torch's time over limelight's: lowest 0.90, median 1.20 of 3 cases",
+        "limelight's share of copy bandwidth over 16 MiB: lowest 90%, median 95% of 2 cases",
+    ]
+    assert report.summary({"results": []}, "limelight", "torch") == ""
 
 
 @pytest.mark.usefixtures("fake_gpu")
@@ -144,6 +166,7 @@ def test_bench_decode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert data == json.loads(out.read_text())
     small, large = data["results"]
     assert small["peers"][0]["error"] == ""
+    assert small["kernel"] == "torch"
     assert large["skipped"].startswith("its cache needs")
     assert large["peers"] == []
     assert "skipped: its cache needs" in report.rate_table(data)

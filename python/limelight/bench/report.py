@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -95,6 +96,29 @@ def rate_table(report: dict[str, Any]) -> str:
                 f"{'' if share is None else format(share, '.0%'):>5} "
                 f"{'' if ratio is None else format(ratio, '.2f') + 'x':>13}"
             )
+    return "\n".join(lines)
+
+
+def summary(report: dict[str, Any], own: str, other: str, least_bytes: int = 16 << 20) -> str:
+    """Lowest and median time of ``other`` over ``own``'s, and share of the copy bandwidth where at
+    least ``least_bytes`` are moved."""
+    ratios, shares = [], []
+    for result in report["results"]:
+        peers = {peer["peer"]: peer for peer in result["peers"]}
+        us = [peers.get(name, {}).get("median_us") for name in (own, other)]
+        if all(us):
+            ratios.append(us[1] / us[0])
+        share = peers.get(own, {}).get("fraction_of_copy")
+        if share and result["moved_bytes"] >= least_bytes:
+            shares.append(share)
+    lines = []
+    if ratios:
+        text = f"lowest {min(ratios):.2f}, median {statistics.median(ratios):.2f}"
+        lines.append(f"{other}'s time over {own}'s: {text} of {len(ratios)} cases")
+    if shares:
+        text = f"lowest {min(shares):.0%}, median {statistics.median(shares):.0%}"
+        over = f"{least_bytes >> 20} MiB"
+        lines.append(f"{own}'s share of copy bandwidth over {over}: {text} of {len(shares)} cases")
     return "\n".join(lines)
 
 

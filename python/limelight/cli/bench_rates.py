@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from limelight.bench import decode, linear, report
 from limelight.bench.device import NoGpuError, clocks, describe, require_gpu
 from limelight.bench.harness import Measurement, Plan
 from limelight.bench.timers import CudaTimer, GraphTimer, Timer, copy_gbps
+from limelight.cli.observe import backends_used
 from limelight.cli.terminal import positive, progress
 from limelight.gemm_explain import explain_linear
 from limelight.quantize import QuantizedWeight
 
+REFERENCES = {"linear": ("torch",), "decode": ("torch-flash", "torch-cudnn")}
 TIMERS: dict[str, type[Timer]] = {"graph": GraphTimer, "events": CudaTimer}
 
 
@@ -91,6 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
                 report.write_json(result, arguments.out)
     progress("")("")
     print(json.dumps(result, indent=1) if arguments.json else report.rate_table(result))
+    for other in REFERENCES[arguments.suite] if not arguments.json else ():
+        print(report.summary(result, linear.OURS, other))
     failures = report.wrong(result, linear.OURS)
     for failure in failures:
         print(f"bench: limelight failed on {failure}", file=sys.stderr)
@@ -160,9 +165,17 @@ def run_decode(
             yield case, [], {"skipped": f"its cache needs {size}"}
             continue
         sets = decode.input_sets(case, device, l2_bytes, plan)
-        yield case, decode.measure(case, sets, peers, timer, plan, show), {}
+        facts = {"kernel": decode_kernel(sets[0], case)}
+        yield case, decode.measure(case, sets, peers, timer, plan, show), facts
         del sets
         _release(device)
+
+
+def decode_kernel(inputs: decode.Inputs, case: decode.DecodeCase) -> str:
+    """What a call on the dense cache runs on; empty where it is refused."""
+    with backends_used() as used, torch.no_grad(), suppress(Exception):
+        decode.dense(inputs, case)
+    return ", ".join(used)
 
 
 def _release(device: torch.device) -> None:
