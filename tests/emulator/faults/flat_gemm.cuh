@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Launches a flat GEMM whose thread blocks share tiles and cross from tile to tile, and a GEMV whose
-// thread blocks share tiles; the test removes synchronisation from the kernels' source.
+// Launches a flat GEMM whose thread blocks share tiles and cross from tile to tile, and a GEMV
+// whose thread blocks share tiles; the test removes synchronisation from the kernels' source.
 #include <cuda_fp16.h>
 
 #include "fault.h"
