@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import limelight
@@ -119,22 +120,27 @@ def test_seed_and_offset_decide(kernels: torch.device) -> None:
         seen.append(out)
 
 
-def test_the_generator_and_checkpointing(kernels: torch.device) -> None:
+def test_generator_checkpointing_and_compiled_graphs(kernels: torch.device) -> None:
     leaves = [torch.randn(2, 40, 2, 32, device=kernels).half() for _ in range(3)]
     dout = torch.randn(2, 40, 2, 32, device=kernels).half()
 
     def call(*x: Tensor) -> Tensor:
         return limelight.flash_attn_func(*x, dropout_p=0.4, causal=True)  # type: ignore[no-any-return]
 
-    def run(checkpointed: bool) -> list[Tensor]:
+    def checkpointed(*x: Tensor) -> Tensor:
+        return checkpoint(call, *x, use_reentrant=False)  # type: ignore[no-any-return]
+
+    def run(function: Callable[..., Tensor]) -> list[Tensor]:
         x = [t.clone().requires_grad_() for t in leaves]
         torch.manual_seed(5)
-        out = checkpoint(call, *x, use_reentrant=False) if checkpointed else call(*x)
+        out = function(*x)
         out.backward(dout)
         return [out.detach(), *(t.grad for t in x if t.grad is not None)]
 
-    plain = run(checkpointed=False)
-    assert all(torch.equal(a, b) for a, b in zip(plain, run(checkpointed=True), strict=True))
+    plain = run(call)
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for other in (checkpointed, compiled):
+        assert all(torch.equal(a, b) for a, b in zip(plain, run(other), strict=True))
     assert not torch.equal(call(*leaves), plain[0])
     draws = []
     for seed in (7, 7, 8):
