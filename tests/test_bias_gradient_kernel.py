@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 import torch
 from cases import FEATURES, LAYOUTS, Case, Inputs, build, vary
-from limelight import runtime
+from limelight import backward_kernel, runtime
 from limelight.autograd import attention
 from test_backward_kernel import check, fit, gradients
 from test_forward_kernel import BASE, TILES, poisoned_memory
@@ -19,9 +19,16 @@ from torch import Tensor
 PATTERNS = ["".join(letters) for letters in product(*(f"{full}1" for full in "bhqk"))]
 
 
+@pytest.mark.parametrize("enough", [0, 256], ids=["one-sum", "parts"])
 @pytest.mark.parametrize("bias", PATTERNS)
-def test_every_broadcast_shape(bias: str, kernels: torch.device) -> None:
-    """Several tiles of 64 rows and keys, ragged in both directions."""
+def test_every_broadcast_shape(
+    bias: str, enough: int, kernels: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several tiles of 64 rows and keys, ragged in both directions.
+
+    A bias of few tiles is summed in parts that torch adds up, unless few are enough.
+    """
+    monkeypatch.setattr(backward_kernel, "_ENOUGH_TILES", enough)
     case = vary(BASE, bias, bias=bias, seqlen_q=133, seqlen_k=75, batch=2, heads_q=3, heads_kv=1)
     check(vary(case, "plain", heads_kv=3, headdim=40), kernels)
     case = vary(case, "masked", causal=True, window=(50, 0), softcap=8.0, dropout_p=0.2)
@@ -144,7 +151,8 @@ def test_what_the_extension_refuses(kernels: torch.device) -> None:
     assert bias is not None
     lse = x.dlse.contiguous()
     for dbias, message in (
-        (bias[:, :, :3], "dbias must have the shape of bias"),
+        (bias[:, :, :3], "dbias has extent 3 in dimension 2, allowed: 1 or 65"),
+        (bias[:, :, :1], "dbias must have the extents of bias where those are not 1"),
         (bias.half(), "dbias must have the dtype of bias"),
     ):
         tensors = (x.dout, None, x.q, x.k, x.v, dbias, lse, x.q, x.k, x.v, x.dout, lse)

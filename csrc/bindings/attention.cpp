@@ -248,9 +248,14 @@ void attention_backward(const py::object& dout_object, const py::object& dlse_ob
 
     if (const auto dbias = optional_view(dbias_object, "dbias")) {
         expect(params.bias != nullptr, "dbias", "must be None without a bias");
-        gradient(dbias_object, "dbias", view(bias, "bias"), "bias");
+        const TensorView like = view(bias, "bias");
+        expect(dbias->dtype == like.dtype, "dbias", "must have the dtype of bias");
         params.dbias = dbias->data;
         params.dbias_strides = bias_strides(params, *dbias, "dbias");
+        for (int i = 0; i < 4; ++i) {
+            expect(like.shape[i] == 1 || dbias->shape[i] == like.shape[i], "dbias",
+                   "must have the extents of bias where those are not 1");
+        }
     }
 
     params.total_q = varlen_q ? dq.shape[0] : 0;

@@ -98,10 +98,11 @@ def attention_backward(
     """Launch the backward kernels of the current device on ``stream``.
 
     Writes dq, dk and dv, the gradients of sum(dout * out) + sum(dlse * lse), with the shapes of q,
-    k and v, and dbias, unless it is None, with that of bias; out and lse are what attention_forward
-    wrote. dlse is a contiguous lse. workspace is (2, *lse.shape) float32 and contiguous: afterwards
-    delta = rowsum(dout * out) - dlse and lse * log2(e), 0 and +inf for rows that saw no key. Errors
-    as attention_forward's.
+    k and v, and dbias, unless it is None; out and lse are what attention_forward wrote. dbias has
+    bias's shape, or a full extent where bias has 1: then it holds parts of the sum. dlse is a
+    contiguous lse. workspace is (2, *lse.shape) float32 and contiguous: afterwards delta =
+    rowsum(dout * out) - dlse and lse * log2(e), 0 and +inf for rows that saw no key. Errors as
+    attention_forward's.
     """
 
 def append_kv(

@@ -64,6 +64,25 @@ def _cut(x: Tensor, headdim: int, into: Tensor | None) -> Tensor:
     return into if x is into else into.copy_(x[..., :headdim])
 
 
+# A thread block owns one tile of dbias; fewer of them than this leave a large GPU partly idle.
+_TILE, _ENOUGH_TILES = 64, 256
+
+
+def _partial_shape(bias: Tensor, q: Tensor, p: AttentionProblem, batch: int) -> list[int]:
+    """The shape that the kernel sums dbias in.
+
+    Where bias has too few tiles, it is spread over the batch, the heads, then the keys, as long as
+    that takes no more floats than q has elements. It depends on shapes alone.
+    """
+    shape = list(bias.shape)
+    full = (batch, q.shape[-2], p.max_seqlen_q, p.max_seqlen_k)
+    for dim in (0, 1, 3):
+        tiles = shape[0] * shape[1] * -(-shape[2] // _TILE) * -(-shape[3] // _TILE)
+        if shape[dim] == 1 and tiles < _ENOUGH_TILES and math.prod(shape) * full[dim] <= q.numel():
+            shape[dim] = full[dim]
+    return shape
+
+
 def run_backward_kernel(
     dout: Tensor,
     dlse: Tensor | None,
@@ -82,8 +101,9 @@ def run_backward_kernel(
 
     into: where to write dq, dk and dv; a copy is made only where a headdim is no multiple of 8.
 
-    Extra memory: two floats a row of q, and copies of what is misaligned or has a headdim that is
-    no multiple of 8, and of q and dout where rows may see no key.
+    Extra memory: two floats a row of q, parts of dbias no larger than q in floats, and copies of
+    what is misaligned or has a headdim that is no multiple of 8, and of q and dout where rows may
+    see no key.
     """
     headdim, headdim_v = q.shape[-1], v.shape[-1]
     if _may_see_no_key(q, k, p):
@@ -101,7 +121,13 @@ def run_backward_kernel(
     bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
     if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
         bias = bias.float()
-    dbias = None if bias is None or not need_dbias else bias.new_empty(bias.shape)
+    dbias = None
+    if bias is not None and need_dbias:
+        batch = lse.shape[0] if p.cu_seqlens_q is None else p.cu_seqlens_q.shape[0] - 1
+        shape = _partial_shape(bias, q, p, batch)
+        if shape != list(bias.shape):
+            bias = bias.float()  # so that parts of the sum are not rounded
+        dbias = bias.new_empty(shape)
     runtime.launch(
         runtime.core().attention_backward,
         (
@@ -147,5 +173,5 @@ def run_backward_kernel(
     dq = _cut(dq, headdim, into[0])
     dk, dv = _cut(dk, headdim, into[1]), _cut(dv, headdim_v, into[2])
     if dbias is not None and p.bias is not None:
-        dbias = dbias.to(p.bias.dtype)
+        dbias = dbias.sum_to_size(p.bias.shape).to(p.bias.dtype)
     return Gradients(dq, dk, dv, dbias, dsink)

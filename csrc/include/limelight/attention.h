@@ -134,7 +134,8 @@ struct AttentionGradients {
 
     void* dbias =
         nullptr;  ///< in bias_dtype, null where it is not wanted; every element is written
-    BiasStrides dbias_strides{};  ///< 0 sums over the dimension
+    BiasStrides dbias_strides{};  ///< 0 sums over the dimension; else part of the sum over a
+                                  ///< dimension that the bias broadcasts over
 
     int64_t total_q = 0;         ///< varlen: rows that q, out and lse hold
     float* workspace = nullptr;  ///< attention_backward_workspace bytes
