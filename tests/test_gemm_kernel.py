@@ -228,7 +228,7 @@ def test_refusals(kernels: torch.device) -> None:
         "k is 60, allowed: multiples of 8; pad with zeros"
     )
     assert refused(kernels, splits=-1).startswith("splits is -1, allowed: 0 to ")
-    assert refused(kernels, kernel=2) == "kernel is 2, allowed: 0 to 1"
+    assert refused(kernels, kernel=3) == "kernel is 3, allowed: 0 to 2"
     assert refused(kernels, x=tensor(3, 65)[:, 1:]).startswith("x: address ")
     assert refused(kernels, x=tensor(3, 68)[:, :64]) == (
         "x: row stride is 68 elements; the kernel needs multiples of 8: pass a copy with padded "

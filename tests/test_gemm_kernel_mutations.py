@@ -18,7 +18,7 @@ SCHEDULES = [("fair", 0), ("late", 0), ("random", 1)]
 SYNCHRONISATION = {
     "flat.cuh": re.compile(r"\s*(cp_async_wait<.*>\(\)|__syncthreads\(\));"),
     "gemv.cuh": re.compile(r"\s*__syncthreads\(\);"),
-    "schedule.cuh": re.compile(r"\s*sync_threads<kThreads>\(\);"),
+    "schedule.cuh": re.compile(r"\s*sync_threads<kThreads, kWholeBlock>\(\);"),
 }
 Place = tuple[str, int]
 

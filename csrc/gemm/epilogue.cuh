@@ -59,11 +59,9 @@ LIMELIGHT_DEVICE void store_result(const GemmParams& p, int row, int column, flo
 
 // Finishes one warp's rows of weight, group `group` of the tile: kTilesN m16 tiles by the rows of x
 // from first_row on. `turn` is the warp's own kTurnFloats of shared memory.
-template <class Element, int kTileRows, int kTilesN, int kTilesM>
+template <class Element, class Row, int kTilesN, int kTilesM>
 LIMELIGHT_DEVICE void store_group(const GemmParams& p, int tile, int group, int first_row,
                                   const float (&acc)[kTilesN][kTilesM][4], float* turn) {
-    constexpr int kGroupRows = kTilesN * 16;
-    using Row = TileRow<kTileRows, kGroupRows>;
     const int lane = threadIdx.x % kWarpSize;
     const bool swiglu = p.activation == Activation::kSwiGLU;
 
@@ -79,7 +77,6 @@ LIMELIGHT_DEVICE void store_group(const GemmParams& p, int tile, int group, int 
         }
     }
     const int width = swiglu && kTilesN == 1 ? 8 : 16;
-    const int column = Row(p, tile, group, 0).column + lane % 16;
 #pragma unroll 1
     for (int m_tile = 0; m_tile < kTilesM && first_row + m_tile * 8 < p.m; ++m_tile) {
         float y[kTilesN][4] = {};
@@ -103,6 +100,7 @@ LIMELIGHT_DEVICE void store_group(const GemmParams& p, int tile, int group, int 
             if (n > 0 && swiglu) {
                 break;
             }
+            const int column = Row(p, tile, group, n * 16).column + lane % 16;
             __syncwarp();
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
@@ -113,9 +111,8 @@ LIMELIGHT_DEVICE void store_group(const GemmParams& p, int tile, int group, int 
             for (int i = 0; i < 4; ++i) {
                 const int turned = lane / 16 * 4 + i;
                 const int row = first_row + m_tile * 8 + turned;
-                if (row < p.m && lane % 16 < width && column + n * 16 < p.n) {
-                    store_result<Element>(p, row, column + n * 16,
-                                          turn[turned * kTurnPitch + lane % 16]);
+                if (row < p.m && lane % 16 < width && column < p.n) {
+                    store_result<Element>(p, row, column, turn[turned * kTurnPitch + lane % 16]);
                 }
             }
         }

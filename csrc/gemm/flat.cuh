@@ -189,7 +189,8 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerMultiproce
             __syncthreads();
             float* const turn =
                 reinterpret_cast<float*>(smem.weight[consumed]) + warp * kTurnFloats;
-            store_group<typename Config::Element, kFlatRows>(p, tile, group, x_row, acc, turn);
+            store_group<typename Config::Element, TileRow<kFlatRows, Config::kWarpRows>>(
+                p, tile, group, x_row, acc, turn);
         }
     }
 }

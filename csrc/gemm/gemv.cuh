@@ -156,7 +156,8 @@ __global__ void __launch_bounds__(kGemvWarps* kWarpSize, 2)
         sum[3] += part.w;
     }
     if (sum_pieces<kWarpSize>(p, start.tile, p.m, acc, &ticket)) {
-        store_group<typename Config::Element, kGemvRows>(p, start.tile, 0, 0, acc, turn);
+        store_group<typename Config::Element, TileRow<kGemvRows, kGemvRows>>(p, start.tile, 0, 0,
+                                                                             acc, turn);
     }
 }
 

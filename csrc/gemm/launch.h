@@ -14,4 +14,7 @@ Status launch_flat(const GemmParams& params, cudaStream_t stream);
 template <WeightFormat kFormat>
 Status launch_gemv(const GemmParams& params, cudaStream_t stream);
 
+// The flat kernel of compute capability 9.0 for 16-bit weights; instantiated in gemm_sm90.cu.
+Status launch_flat_sm90(const GemmParams& params, cudaStream_t stream);
+
 }  // namespace limelight::gemm

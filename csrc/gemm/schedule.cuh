@@ -4,6 +4,7 @@
 
 #include "arch/atomic.cuh"
 #include "arch/base.cuh"
+#include "arch/warpgroup.cuh"
 #include "gemm/params.h"
 
 namespace limelight::gemm {
@@ -56,34 +57,42 @@ struct Cursor {
 
 // Column of out that row `local` of group `group` of a tile belongs to, and the row of weight: with
 // SwiGLU the first half of a group is gate rows, the second half the up rows of the same columns.
-template <int kTileRows, int kGroupRows>
+// kFar: without it the second half of a group lies in the second half of the tile.
+template <int kTileRows, int kGroupRows, bool kFar = false>
 struct TileRow {
     int column;
     int row;
 
     LIMELIGHT_DEVICE TileRow(const GemmParams& p, int tile, int group, int local) {
+        constexpr int kHalf = kGroupRows / 2;
+        const int in_half = group * kHalf + local % kHalf;
         if (p.activation == Activation::kSwiGLU) {
-            column = (tile * kTileRows + group * kGroupRows) / 2 + local % (kGroupRows / 2);
-            row = column + (local < kGroupRows / 2 ? 0 : p.n);
+            column = tile * kTileRows / 2 + in_half;
+            row = column + (local < kHalf ? 0 : p.n);
+        } else if (kFar) {
+            column = row = tile * kTileRows + local / kHalf * (kTileRows / 2) + in_half;
         } else {
             column = row = tile * kTileRows + group * kGroupRows + local;
         }
     }
 };
 
-template <int kThreads>
+// The barrier of kThreads threads: a warp, a thread block, or the first kThreads of one.
+template <int kThreads, bool kWholeBlock = true>
 LIMELIGHT_DEVICE void sync_threads() {
     if constexpr (kThreads == kWarpSize) {
         __syncwarp();
-    } else {
+    } else if constexpr (kWholeBlock) {
         __syncthreads();
+    } else {
+        named_barrier_sync(1, kThreads);
     }
 }
 
 // Adds up what the thread blocks that share the tile hold, in the order of the thread blocks,
 // whichever comes last: it gets the sum and true, the others get false. kThreads threads call it;
 // `rows` of x are left for this warp.
-template <int kThreads, int kTilesN, int kTilesM>
+template <int kThreads, bool kWholeBlock = true, int kTilesN, int kTilesM>
 LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
                                  float (&acc)[kTilesN][kTilesM][4], uint32_t* shared_ticket) {
     const Sharing sharing = sharing_blocks(p, tile);
@@ -107,11 +116,11 @@ LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
             }
         }
     }
-    sync_threads<kThreads>();
+    sync_threads<kThreads, kWholeBlock>();
     if (threadIdx.x == 0) {
         *shared_ticket = atomic_add_acq_rel(p.tickets + sharing.first, 1);
     }
-    sync_threads<kThreads>();
+    sync_threads<kThreads, kWholeBlock>();
     if (*shared_ticket != static_cast<uint32_t>(count - 1)) {
         return false;
     }

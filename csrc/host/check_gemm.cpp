@@ -84,7 +84,7 @@ Status check_flat_gemm_extents(const FlatGemmParams& p) {
         {"splits", p.splits, 0, kMaxExtent},
         {"weight_format", static_cast<int32_t>(p.weight_format), 0, 2},
         {"activation", static_cast<int32_t>(p.activation), 0, 4},
-        {"kernel", static_cast<int32_t>(p.kernel), 0, 1},
+        {"kernel", static_cast<int32_t>(p.kernel), 0, 2},
     };
     for (const auto& [name, value, least, most] : extents) {
         if (value < least || value > most) {

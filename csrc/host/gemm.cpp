@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "gemm/launch.h"
+#include "gemm/params_sm90.h"
 #include "gemm/tiles.h"
 #include "host/check_gemm.h"
 #include "host/device.h"
@@ -39,7 +40,10 @@ constexpr const char* kFlatNames[] = {
     "sm80_flat_gemm_fp8_m16",   "sm80_flat_gemm_fp8_m64",   "sm80_flat_gemm_fp8_m128",
     "sm80_flat_gemm_int4_m16",  "sm80_flat_gemm_int4_m64",  "sm80_flat_gemm_int4_m128"};
 
-constexpr int kKernels = 4 * std::size(kFormats);
+constexpr const char* kFlatSm90Names[] = {"sm90_flat_gemm_16bit_m16", "sm90_flat_gemm_16bit_m64",
+                                          "sm90_flat_gemm_16bit_m128"};
+
+constexpr int kKernels = 4 * std::size(kFormats) + std::size(kFlatSm90Tiles);
 
 std::array<KernelInfo, kKernels> describe_kernels() {
     std::array<KernelInfo, kKernels> infos{};
@@ -59,6 +63,19 @@ std::array<KernelInfo, kKernels> describe_kernels() {
                        static_cast<int32_t>(gemm::smem_bytes(tile)),
                        "all"};
         }
+    }
+    for (size_t i = 0; i < std::size(kFlatSm90Tiles); ++i) {
+        const FlatSm90Tile& tile = kFlatSm90Tiles[i];
+        *info++ = {kFlatSm90Names[i],
+                   "gemm",
+                   "sm90",
+                   0,
+                   tile.m,
+                   kFlatRows,
+                   5,
+                   tile.stages,
+                   static_cast<int32_t>(gemm::smem_bytes(tile)),
+                   "all"};
     }
     return infos;
 }
@@ -181,6 +198,10 @@ Status flat_gemm(const FlatGemmParams& call, CUstream_st* stream) {
     }
     params.programmatic = call.programmatic && device.capability >= 90;
     derive_scale(call, &params);
+    if (call.kernel == GemmKernel::kFlat && call.weight_format == WeightFormat::k16Bit &&
+        device.capability == 90) {
+        return launch_flat_sm90(params, stream);
+    }
     const Format& format = kFormats[static_cast<int>(call.weight_format)];
     return (call.kernel == GemmKernel::kGemv ? format.gemv : format.flat)(params, stream);
 }

@@ -25,8 +25,9 @@ enum class Activation : int32_t {
 };
 
 enum class GemmKernel : int32_t {
-    kGemv = 0,  ///< m <= 8: weights pass through registers only
-    kFlat = 1,  ///< m <= 128: weights and x pass through a ring in shared memory
+    kGemv = 0,          ///< m <= 8: weights pass through registers only
+    kFlat = 1,          ///< m <= 128: weights and x pass through a ring in shared memory
+    kFlatPortable = 2,  ///< kFlat without the kernels of single architectures
 };
 
 /// Counters that a call may use, whatever its shapes.
