@@ -238,14 +238,22 @@ def test_out(where: torch.device) -> None:
 
 
 def test_scheduler_metadata(where: torch.device) -> None:
-    """Precomputed once for all layers, it changes no result."""
-    lengths = ints(*LENGTHS).to(where)
-    metadata = limelight.get_scheduler_metadata(
-        BATCH, 3, 24, HEADS, HEADS_KV, HEADDIM, lengths, HALF, page_size=4, causal=True
-    )
-    assert metadata.dtype == torch.int32
-    attend(where, CAUSAL, causal=True, scheduler_metadata=metadata)
-    attend(where, CAUSAL, causal=True, scheduler_metadata=metadata)
+    """Precomputed once for all layers, it changes no result; one of another kind is not used."""
+    lengths, shape = ints(*LENGTHS).to(where), (BATCH, 3, 24, HEADS, HEADS_KV, HEADDIM)
+    kinds = [
+        limelight.get_scheduler_metadata(
+            *shape, lengths, HALF, page_size=4, causal=True, num_splits=num_splits
+        )
+        for num_splits in (0, 1, 3)
+    ]
+    assert all(metadata.dtype == torch.int32 for metadata in kinds)
+    want = attend(where, CAUSAL, causal=True)
+    for metadata in (kinds[0], *kinds, kinds[0][:1]):
+        for invariant in (False, True):
+            options = {"scheduler_metadata": metadata, "batch_invariant": invariant}
+            found = attend(where, CAUSAL, causal=True, **options)
+            if not invariant:
+                assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
 
 
 def test_fa_version(where: torch.device) -> None:

@@ -46,12 +46,15 @@ def workspace_bytes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch:
 
 
 def fits_schedule(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> bool:
-    """Whether p.schedule was made for these extents; otherwise the call makes its own."""
-    if p.schedule is None:
+    """Whether p.schedule was made for such a call; otherwise the call makes its own.
+
+    Its size tells: it depends on the grid, and has one more element for each of num_splits.
+    """
+    if p.schedule is None or p.batch_invariant:
         return False
     with _on_device(q.device):
         size: int = runtime.core().attention_schedule_size(*_extents(q, k, v, p, batch))
-    return p.schedule.numel() == size
+    return p.schedule.numel() == size + p.num_splits
 
 
 def make_schedule(
@@ -64,10 +67,10 @@ def make_schedule(
     """The schedule of decode calls of these extents whose sequences have these many keys.
 
     extents: batch, heads_q, heads_kv, headdim, headdim_v, max_seqlen_q, max_seqlen_k, num_splits,
-    batch_invariant. masks: causal, window_left, window_right.
+    batch_invariant (False). masks: causal, window_left, window_right.
     """
     with _on_device(lengths.device):
-        size = runtime.core().attention_schedule_size(*extents)
+        size = runtime.core().attention_schedule_size(*extents) + extents[7]
     schedule = torch.empty(size, dtype=torch.int32, device=lengths.device)
     runtime.launch(
         runtime.core().attention_schedule,

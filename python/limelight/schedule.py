@@ -49,9 +49,10 @@ def get_scheduler_metadata(
     Returns an int32 tensor on cache_seqlens' device, to be passed as scheduler_metadata by one
     stream at a time; its size depends on no length, so it may be copied into a fixed buffer that a
     CUDA graph reads. No host synchronisation. It has no elements where no decode kernel runs; a
-    call ignores one that was made for other extents and plans for itself. With lengths or masks
-    other than the call's the result is undefined. The schedule divides the keys of all sequences
-    evenly over the thread blocks (stream-K; LeanAttention, arXiv 2405.10480).
+    call with batch_invariant, another num_splits or another grid ignores it and plans for itself.
+    With lengths, masks or heads other than the call's the result is undefined. The schedule divides
+    the keys of all sequences evenly over the thread blocks (stream-K; LeanAttention, arXiv
+    2405.10480).
     """
     check_index("cache_seqlens", cache_seqlens, 1)
     if cache_seqlens.shape[0] != batch_size:
