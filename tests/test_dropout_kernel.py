@@ -95,6 +95,23 @@ def test_rates(p: float, kernels: torch.device) -> None:
     check(vary(BASE, "rate", dropout_p=p, seqlen_q=37, causal=True), kernels)
 
 
+@pytest.mark.parametrize(
+    ("units", "kept"), [(44107.5, True), (44108.5, True), (44108.5 + 1e-6, False), (44109, False)]
+)
+def test_the_threshold_is_rounded_as_documented(
+    units: float, kept: bool, kernels: torch.device
+) -> None:
+    """Seed and offset 0 draw 44108 for row 8: halves round to even, in double precision."""
+    x = build(vary(BASE, "one", batch=1, heads_q=1, heads_kv=1, seqlen_q=9, seqlen_k=1))
+    state = torch.zeros(2, dtype=torch.int64)
+    x = replace(x, problem=replace(x.problem, dropout_p=units / 65536, rng_state=state))
+    assert bool(documented(x, 9, 1)[0, 0, 8, 0]) == kept
+    on_device = state.to(kernels)
+    q, k = x.q.to(kernels), x.k.to(kernels)
+    out, _ = attention(q, k, torch.ones_like(k), replace(x.problem, rng_state=on_device))
+    assert bool((out[0, 8] != 0).all()) == kept
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["dense", "varlen"])
 def test_everything_at_once(packed: bool, kernels: torch.device) -> None:
     layout = "packed" if packed else "dense"
