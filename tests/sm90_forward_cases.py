@@ -150,3 +150,13 @@ def test_rows_do_not_depend_on_their_neighbours(kernels: torch.device) -> None:
         )
         assert torch.equal(run(part)[0], out[:, begin:end])
         assert torch.equal(run(part)[1], lse[:, :, begin:end])
+
+
+def test_expanded_rows(kernels: torch.device) -> None:
+    """One key for a whole sequence (row stride 0), which no tensor map holds: csrc/sm80 runs it."""
+    q = torch.randn(1, 70, 2, 64, generator=torch.Generator().manual_seed(1)).half().to(kernels)
+    k = q[:, :1].expand(1, 90, 2, 64)
+    problem = AttentionProblem(softmax_scale=0.125, max_seqlen_q=70, max_seqlen_k=90)
+    with torch.no_grad():
+        out, _ = attention(q, k, k, problem)
+    assert (out - q[:, :1]).abs().max() < 2.0**-9 * q[:, :1].abs().max()

@@ -38,12 +38,20 @@ if ON_EMULATOR:
 
     @pytest.mark.parametrize(
         ("schedule", "seed", "chosen"),
-        [("late", 0, ""), ("random", 7, ""), ("early", 0, "packed or sections or windows")],
+        [
+            ("late", 0, "not expanded_rows"),
+            ("random", 7, "not expanded_rows"),
+            ("early", 0, "packed or sections or windows"),
+        ],
     )
     def test_cases_on_the_emulator(schedule: str, seed: int, chosen: str, tmp_path: Path) -> None:
         names = run_cases(tmp_path / "report", "-k", chosen, schedule=schedule, seed=seed)
         assert names
         assert all("sm90_attention_fwd" in name for name in names), names
+
+    def test_what_tensor_maps_cannot_express_runs_in_sm80s_kernel(tmp_path: Path) -> None:
+        (name,) = run_cases(tmp_path / "report", "-k", "expanded_rows")
+        assert "sm80_attention_fwd" in name
 
 
 if ON_HOPPER:
