@@ -64,6 +64,40 @@ def test_packed_sequences(headdim: int, causal: bool, kernels: torch.device) -> 
     assert_forward(x, *run(x))
 
 
+def test_skewed_packed_sequences(kernels: torch.device) -> None:
+    """Blocks are found by bisection: one long sequence, many short, empty ones at both ends."""
+    lengths = torch.tensor([0, 3, 0, 191, 192, 193, 0, 1, 64, 400, 2, 0], dtype=torch.int32)
+    cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int().to(kernels)
+    total, longest = int(lengths.sum()), int(lengths.max())
+    generator = torch.Generator().manual_seed(11)
+    q = torch.randn(total, 2, 64, generator=generator).half().to(kernels)
+    k, v = torch.randn(2, total, 1, 64, generator=generator).half().to(kernels)
+    problem = AttentionProblem(
+        softmax_scale=0.125,
+        max_seqlen_q=longest,
+        max_seqlen_k=longest,
+        cu_seqlens_q=cu_seqlens,
+        cu_seqlens_k=cu_seqlens,
+        causal=True,
+        window_right=0,
+    )
+    with torch.no_grad():
+        out, lse = attention(q, k, v, problem)
+        for begin, end in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True):
+            if begin == end:
+                continue
+            alone = replace(
+                problem,
+                max_seqlen_q=end - begin,
+                max_seqlen_k=end - begin,
+                cu_seqlens_q=None,
+                cu_seqlens_k=None,
+            )
+            part = attention(*(x[None, begin:end] for x in (q, k, v)), alone)
+            assert torch.equal(out[begin:end], part[0][0])
+            assert torch.equal(lse[:, begin:end], part[1][0])
+
+
 def test_lengths_inside_dense_tensors(kernels: torch.device) -> None:
     case = vary(BASE, "used", batch=3, seqused_q=True, seqused_k=True)
     check(vary(case, "causal", causal=True), kernels)

@@ -24,6 +24,7 @@ struct FwdKernelParams {
     TensorView v;
     TensorView out;
     int32_t num_tiles;
+    int32_t q_blocks;       // of a head: of one batch row, or of all packed sequences together
     int32_t section_heads;  // > 0: longest tiles first within sections of so many heads
     int32_t section_tiles;  // of a whole section
     Divisor by_q_blocks;    // no sections

@@ -19,19 +19,20 @@ inline int32_t section_heads(const FwdParams& params) {
     const int64_t head_bytes =
         int64_t{2} * std::max(params.seqlen_k, 1) * (params.headdim + params.headdim_v);
     const int64_t kv_heads = std::max(kSectionBytes / head_bytes, int64_t{1});
-    const int64_t all = int64_t{params.batch} * params.heads_kv;
+    const int64_t all =
+        int64_t{params.cu_seqlens_q != nullptr ? 1 : params.batch} * params.heads_kv;
     return static_cast<int32_t>(std::min(kv_heads, all) * params.heads_per_kv);
 }
 
 inline void set_schedule(FwdKernelParams* params) {
     const FwdParams& call = params->call;
-    const int32_t heads = call.batch * call.heads_q;
-    params->by_q_blocks = Divisor(call.num_q_blocks);
+    const int32_t heads = params->num_tiles / params->q_blocks;
+    params->by_q_blocks = Divisor(params->q_blocks);
     params->by_heads_q = Divisor(call.heads_q);
     params->by_heads_per_kv = Divisor(call.heads_per_kv);
     if (call.causal && call.window_left < 0) {  // only a causal edge makes tiles differ in length
         params->section_heads = section_heads(call);
-        params->section_tiles = params->section_heads * call.num_q_blocks;
+        params->section_tiles = params->section_heads * params->q_blocks;
         params->by_section_tiles = Divisor(params->section_tiles);
         params->by_section_heads = Divisor(params->section_heads);
         const int32_t last_heads = heads % params->section_heads;
@@ -51,7 +52,10 @@ Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
     FwdKernelParams params{};
     params.call = call;
     params.call.num_q_blocks = ceil_div(call.seqlen_q, Config::kBlockQ);
-    const int64_t tiles = int64_t{params.call.num_q_blocks} * call.heads_q * call.batch;
+    const bool packed = call.cu_seqlens_q != nullptr;
+    const int64_t q_blocks =
+        packed ? call.total_rows_q / Config::kBlockQ + call.batch : params.call.num_q_blocks;
+    const int64_t tiles = q_blocks * call.heads_q * (packed ? 1 : call.batch);
     constexpr int64_t kMaxTiles = 1 << 30;
     if (tiles > kMaxTiles) {
         return Status::error(Status::Code::kUnsupported,
@@ -59,6 +63,7 @@ Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
                              static_cast<long long>(tiles), static_cast<long long>(kMaxTiles));
     }
     params.num_tiles = static_cast<int32_t>(tiles);
+    params.q_blocks = static_cast<int32_t>(q_blocks);
     set_schedule(&params);
     params.clear_v_tails = call.cu_seqlens_k != nullptr || call.seqused_k != nullptr;
     const Tensors tensors = tensors_of(call);

@@ -15,26 +15,58 @@ LIMELIGHT_DEVICE int tile_index(int round) {
     return round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
 }
 
+// Packed sequence `batch` owns the blocks from here to the next one's first: one more than its rows
+// fill at most, however its ends lie.
+template <int kBlockQ>
+LIMELIGHT_DEVICE int first_packed_block(const FwdParams& params, int batch) {
+    return params.cu_seqlens_q[batch] / kBlockQ + batch;
+}
+
+// The packed sequence that block `block` belongs to.
+template <int kBlockQ>
+LIMELIGHT_DEVICE int sequence_at(const FwdParams& params, int block) {
+    int low = 0;
+    int high = params.batch;
+#pragma unroll 1
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (first_packed_block<kBlockQ>(params, middle) <= block) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 // Without sections: q blocks of one head next to each other, so that they share K and V in L2. With
-// sections: the longest q blocks of all heads of a section first; the K and V of one fit into L2.
+// sections: the last q blocks, which see the most keys, of all heads of a section first; the K and
+// V of one section fit into L2. A dense call has batch * heads_q heads here, a packed one heads_q.
+template <int kBlockQ>
 LIMELIGHT_DEVICE Tile tile_at(const FwdKernelParams& params, int index) {
     Tile tile;
-    int batch_head;
+    int head;
     if (params.section_heads > 0) {
         const int section = params.by_section_tiles.quotient(index);
         const int position = index - section * params.section_tiles;
         const bool last = (section + 1) * params.section_tiles > params.num_tiles;
         const Divisor& by_heads = last ? params.by_last_heads : params.by_section_heads;
-        const int from_longest = by_heads.quotient(position);
-        tile.q_block = params.call.num_q_blocks - 1 - from_longest;
-        batch_head = section * params.section_heads + position -
-                     from_longest * static_cast<int>(by_heads.divisor);
+        const int from_last = by_heads.quotient(position);
+        tile.q_block = params.q_blocks - 1 - from_last;
+        head = section * params.section_heads + position -
+               from_last * static_cast<int>(by_heads.divisor);
     } else {
-        batch_head = params.by_q_blocks.quotient(index);
-        tile.q_block = index - batch_head * params.call.num_q_blocks;
+        head = params.by_q_blocks.quotient(index);
+        tile.q_block = index - head * params.q_blocks;
     }
-    tile.batch = params.by_heads_q.quotient(batch_head);
-    tile.head = batch_head - tile.batch * params.call.heads_q;
+    if (params.call.cu_seqlens_q != nullptr) {
+        tile.head = head;
+        tile.batch = sequence_at<kBlockQ>(params.call, tile.q_block);
+        tile.q_block -= first_packed_block<kBlockQ>(params.call, tile.batch);
+    } else {
+        tile.batch = params.by_heads_q.quotient(head);
+        tile.head = head - tile.batch * params.call.heads_q;
+    }
     return tile;
 }
 
@@ -47,7 +79,7 @@ struct Work {
     KvBlocks blocks;
 
     LIMELIGHT_DEVICE Work(const FwdKernelParams& params, int index)
-        : tile(tile_at(params, index)),
+        : tile(tile_at<Config::kBlockQ>(params, index)),
           sequence(sequence_of(params.call, tile.batch)),
           q_begin(tile.q_block * Config::kBlockQ),
           blocks(Mask(params.call, sequence), q_begin,
