@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Small tensors: a second thread costs more than it brings, minutes on a busy machine.
     torch.set_num_threads(1)
     config.addinivalue_line("markers", "every_arch: also run on the other emulated architectures")
+    config.addinivalue_line("markers", "few_multiprocessors: also run with other numbers of SMs")
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ ENTRY = re.compile(
     r"(?:LNS0_8GradientE(?P<gradient>[0-4]))?"
     r"\S*' for 'sm_(?P<arch>\w+)'"
 )
+DECODE = re.compile(
+    r"Compiling entry function '\S*sm80_attention_decodeINS0_12DecodeConfigI\d+\w*?"
+    r"LNS0_9KvElementE(?P<fp8>[01])ELi(?P<headdim>\d+)ELi(?P<rows>\d+)ELNS0_5TilesE(?P<tiles>[01])E"
+    r"\S*' for 'sm_(?P<arch>\w+)'"
+)
 PASSES = {None: "forward", "0": "dQ", "1": "dK and dV", "2": "dK", "3": "dV", "4": "dbias"}
 SPILLS = re.compile(r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (?P<registers>\d+) registers")
@@ -32,6 +37,11 @@ def parse(log: str) -> dict[tuple[str, int, str], dict[str, tuple[int, int]]]:
             tiles = "small" if entry["tiles"] == "1" else "large"
             change = "score change" if entry["change"] == "1" else "plain"
             kernel = f"{PASSES[entry['gradient']]}, {change}"
+            key, arch, spilled = (tiles, int(entry["headdim"]), kernel), entry["arch"], 0
+        elif entry := DECODE.search(line):
+            tiles = "small" if entry["tiles"] == "1" else "large"
+            cache = ", FP8 cache" if entry["fp8"] == "1" else ""
+            kernel = f"decode, {entry['rows']} rows{cache}"
             key, arch, spilled = (tiles, int(entry["headdim"]), kernel), entry["arch"], 0
         elif spills := SPILLS.search(line):
             spilled = int(spills["stores"]) + int(spills["loads"])

@@ -12,6 +12,7 @@
 //   tensor          S0 = Q K0^T | O += P0 V0 | S1 ...
 #pragma once
 
+#include "arch/shared.cuh"
 #include "attention/softmax.cuh"
 #include "sm80/decode_rows.cuh"
 #include "sm80/kv_stream.cuh"
@@ -163,22 +164,21 @@ LIMELIGHT_DEVICE bool attend(const DecodeCall& call, DecodeSmem<Config>& smem, c
     __syncthreads();  // the ring and Q are free
 
     bool left_range = false;
-    float* const staging =
-        smem.staging + (group * Config::kRows + warp_row) * Config::kStagingPitch;
+    const uint32_t staging =
+        smem_address(smem.staging + (group * Config::kRows + warp_row) * Config::kStagingPitch);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int row = lane_row(0, r);
-        float* const to = staging + row * Config::kStagingPitch;
+        const uint32_t to = staging + row * Config::kStagingPitch * 4 + lane % 4 * 8;
 #pragma unroll
         for (int d = 0; d < Config::kTilesD; d += 2) {
             const float* const even = &o[0][d][2 * r];
             const float* const odd = &o[0][d + 1][2 * r];
             if constexpr (Config::kFp8) {
-                *reinterpret_cast<float4*>(to + d * 8 + lane % 4 * 4) =
-                    float4{even[0], odd[0], even[1], odd[1]};
+                store_shared(to + d * 32 + lane % 4 * 8, float4{even[0], odd[0], even[1], odd[1]});
             } else {
-                *reinterpret_cast<float2*>(to + d * 8 + lane % 4 * 2) = float2{even[0], even[1]};
-                *reinterpret_cast<float2*>(to + d * 8 + 8 + lane % 4 * 2) = float2{odd[0], odd[1]};
+                store_shared(to + d * 32, float2{even[0], even[1]});
+                store_shared(to + d * 32 + 32, float2{odd[0], odd[1]});
             }
         }
         const float rounded = quad_sum(softmax.rounded_sum[r]);
