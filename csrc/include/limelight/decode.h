@@ -22,7 +22,7 @@ struct DecodeOptions {
 
     /// Unified-max softmax (FlashDecoding++, arXiv 2311.01282): partials are taken relative to
     /// unified_max (natural-log units of the final logits) instead of their own maxima. A range of
-    /// keys whose largest logit leaves [unified_max - 7, unified_max + 9] is computed again the
+    /// keys whose largest logit leaves [unified_max - 6.9, unified_max + 8.9] is computed again the
     /// ordinary way. With batch_invariant, which fixes the ordinary way, it changes nothing.
     bool unified_max_on = false;
     float unified_max = 0.0f;
