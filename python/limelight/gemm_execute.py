@@ -21,6 +21,9 @@ from limelight.gemm_dispatch import MAX_ROWS, LinearChoice, LinearQuery
 from limelight.gemm_model import Device, device_facts
 
 FORMATS = ("16bit", "fp8", "int4")  # limelight::WeightFormat
+# The flat kernel without those of single architectures: never chosen, for comparisons (``only``).
+PORTABLE = "flat_portable"
+_IDS = {name: kernel.id for name, kernel in gemm_dispatch.KERNELS.items()} | {PORTABLE: 2}
 _PLANS: dict[tuple[object, ...], Plan] = {}
 _MAX_PLANS = 4096
 runtime.on_change(_PLANS.clear)
@@ -125,7 +128,7 @@ def _make_plan(
     implementation = choice.implementation if only is None else only
     number, chunk, workspace = 0, layout.m, 0
     if implementation != "torch":
-        number = gemm_dispatch.KERNELS[implementation].id
+        number = _IDS[implementation]
         chunk = min(layout.m, MAX_ROWS)
         workspace = _workspace_bytes(x.device, layout, chunk, number, ACTIVATIONS[activation])
     return Plan(

@@ -47,6 +47,7 @@ CACHE_SPEED = 3.0  # bandwidth of L2 over that of memory
 SHARING_US = 1.0  # where K is split: the last thread block of a tile waits for the others' sums
 GEMV_TILE, FLAT_TILE = 16, 128  # weight rows of a thread block; cuBLAS's too
 MMA_EFFICIENCY = {8: 0.6, 9: 0.35, 10: 0.15, 12: 0.6}  # mma.sync of the data sheet's tensor rate
+WGMMA_EFFICIENCY = 0.6  # the Hopper kernel for 16-bit weights
 LIBRARY_EFFICIENCY = 0.8  # cuBLAS of the same
 LIBRARY_ROWS = 64  # M that cuBLAS pads to
 BITS = {"16bit": 16, "fp8": 8, "int4": 4}
@@ -106,6 +107,8 @@ def estimate(
     """The time of gemv, flat or torch: a launch plus the slower of memory and arithmetic."""
     traffic = weight_bytes(rows, k, weight_format) + 2 * m * (k + rows)
     rate = device.tensor_flops * MMA_EFFICIENCY.get(device.capability[0], 0.15)
+    if implementation == "flat" and weight_format == "16bit" and device.capability == (9, 0):
+        rate = device.tensor_flops * WGMMA_EFFICIENCY
     tile, padded, overhead, waves = FLAT_TILE, -(-m // 8) * 8, LAUNCH_US, 1.0
     if implementation == "gemv":
         tile = GEMV_TILE

@@ -55,8 +55,9 @@ FORMATS = {
 }
 OURS = "limelight"
 STATIC = "limelight-static"  # static_weight=True: on sm_90 kernels overlap, as in FlatLinear
-PEERS = (OURS, STATIC, *IMPLEMENTATIONS)
+PEERS = (OURS, STATIC, gemm_execute.PORTABLE, *IMPLEMENTATIONS)
 MOST_ROWS = {name: kernel.max_m for name, kernel in KERNELS.items()}
+MOST_ROWS[gemm_execute.PORTABLE] = MOST_ROWS["flat"]
 _VERIFIED_ROWS = 256  # of weight, at either end
 
 

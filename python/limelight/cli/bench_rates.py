@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from limelight import runtime
+from limelight import gemm_execute, runtime
 from limelight.bench import decode, linear, report
 from limelight.bench.device import NoGpuError, clocks, describe, require_gpu
 from limelight.bench.harness import Measurement, Plan
@@ -116,6 +116,9 @@ def run_linear(
             arguments.model, arguments.rows, weight_format, arguments.dtype
         )
     ]
+    # Elsewhere than on Hopper it is the flat kernel.
+    hopper = runtime.capability(device) == (9, 0)
+    asked = [p for p in arguments.peers if p != gemm_execute.PORTABLE or hopper]
     weights: list[QuantizedWeight] = []
     drawn: tuple[Any, ...] = ()
     for number, case in enumerate(cases):
@@ -125,7 +128,7 @@ def run_linear(
             _release(device)
             weights, drawn = linear.weight_sets(case, device, l2_bytes, plan), shape
         sets = linear.input_sets(case, weights)
-        peers = [p for p in arguments.peers if case.m <= linear.MOST_ROWS.get(p, case.m)]
+        peers = [p for p in asked if case.m <= linear.MOST_ROWS.get(p, case.m)]
         show = progress(f"[{number + 1}/{len(cases)}] ")
         measured = linear.measure(case, sets, peers, timer, plan, show)
         yield case, measured, linear_facts(case, sets[0])
