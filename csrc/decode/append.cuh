@@ -289,8 +289,8 @@ __global__ void __launch_bounds__(kAppendThreads)
     const AppendParams& params = work.call;
     if (params.seqlens_out != nullptr) {
 #pragma unroll 1
-        for (int b = blockIdx.x * kAppendThreads + threadIdx.x; b < params.batch;
-             b += gridDim.x * kAppendThreads) {
+        for (int64_t b = int64_t{blockIdx.x} * kAppendThreads + threadIdx.x; b < params.batch;
+             b += int64_t{gridDim.x} * kAppendThreads) {
             const int added = params.cu_seqlens_k_new == nullptr
                                   ? params.seqlen_new
                                   : params.cu_seqlens_k_new[b + 1] - params.cu_seqlens_k_new[b];
