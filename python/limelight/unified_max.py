@@ -19,7 +19,7 @@ from limelight.messages import bad
 from limelight.problem import AttentionProblem
 from limelight.torch_path.maxima import block_maxima
 
-# Kernels take the short way where BELOW <= largest score - unified_max <= ABOVE.
+# Kernels take the short way where BELOW <= largest score - unified_max <= ABOVE (decode.h).
 BELOW, ABOVE = -6.9, 8.9
 _LIMIT, _BINS_PER_UNIT = 2048, 8
 
@@ -68,9 +68,9 @@ def calibrate_unified_max(
     where masked.
 
     Returns (value, coverage): the value for which most maxima of a row over a block of keys lie in
-    [value - 6.9, value + 8.9], and that share. With a coverage much below 1 the option costs more than
-    it saves: leave unified_max=None. The results of attention agree within rounding whatever the
-    value is. One value serves one model; calibrate with inputs as long as those in use. Raises
+    [value - 6.9, value + 8.9], and that share. With a coverage much below 1 the option costs more
+    than it saves: leave unified_max=None. The results of attention agree within rounding whatever
+    the value is. One value serves one model; calibrate with inputs as long as those in use. Raises
     ValueError where no attention call or no finite score was seen.
     """
     histogram = _Histogram()
