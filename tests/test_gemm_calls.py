@@ -12,7 +12,15 @@ from limelight import gemm_execute
 from limelight.bench import linear
 from limelight.bench.harness import Plan
 from limelight.quantize import quantize
-from linear_cases import EPILOGUES, FORMATS, LinearCase, LinearInputs, assert_linear, draw
+from linear_cases import (
+    EPILOGUES,
+    FORMATS,
+    LinearCase,
+    LinearInputs,
+    assert_linear,
+    draw,
+    no_tables,  # noqa: F401
+)
 
 CASES = [
     LinearCase(1, 72, 256, "dense"),

@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 from limelight import FlatLinear, gemm_execute, replace_linears
 from limelight.gemm_checks import check_linear
 from limelight.gemm_torch import dequantize
+from linear_cases import no_tables  # noqa: F401
 from test_linear_models import STEPS, generate, logits
 from tiny_models import assert_agree, build, one_thread, tokens  # noqa: F401
 
