@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -124,3 +126,30 @@ def test_an_unknown_capture_shares_nothing(
 def test_no_driver_no_capture_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gemm_workspace, "_capture_info", lambda: None)
     assert gemm_workspace.capture_id(0) == 0
+
+
+def test_what_stays_is_allocated_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the current stream waits for its zeros."""
+    seen: dict[str, object] = {}
+
+    class Event:
+        def record(self) -> None:
+            seen["recorded"] = threading.get_ident()
+
+    class Current:
+        def wait_event(self, event: Event) -> None:
+            seen["waited"] = threading.get_ident()
+
+    def zeros(device: torch.device, count: int) -> torch.Tensor:
+        seen["allocated"] = threading.get_ident()
+        return torch.zeros(count, 4, dtype=torch.int32)
+
+    monkeypatch.setattr(gemm_workspace, "_zeros", zeros)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Current())
+    made = gemm_workspace._persistent(CUDA, 3)
+    assert [t.shape for t in made] == [(4,)] * 3
+    assert seen["allocated"] == seen["recorded"] != threading.get_ident() == seen["waited"]
