@@ -9,7 +9,7 @@ import limelight
 import pytest
 import torch
 from limelight import runtime
-from limelight.cache_append import Places, Rotary, append_tokens, run_kernel
+from limelight.cache_append import Places, Rotary, append_slots, append_tokens, run_kernel
 from limelight.kvcache import _turn
 from torch import Tensor
 
@@ -188,21 +188,35 @@ def test_slots_as_vllm_calls_it(kernels: torch.device) -> None:
     assert torch.equal(caches[0][0, [2, 1]], (key.float() / 0.25).to(FP8).view(torch.uint8))
 
 
-def test_tokens_outside_of_the_cache_are_not_stored(kernels: torch.device) -> None:
-    """The kernel guards what the host cannot read: lengths, page ids, rows and slots."""
+@pytest.mark.parametrize("backend", ["kernels", "torch"])
+def test_tokens_outside_of_the_cache_are_not_stored(backend: str, kernels: torch.device) -> None:
+    """What the host cannot read is guarded: lengths, page ids, rows and slots."""
+
+    def store(cache: list[Tensor], new: Tensor, places: Places) -> None:
+        if backend == "kernels":
+            run_kernel(*cache, new, new, places)
+        else:
+            with runtime.override(backend="torch"):
+                append_tokens(*cache, new, new, *places, None, None)
+
     new = torch.ones(3, 2, 1, 8, dtype=torch.half, device=kernels)
     lengths = ints(7, 100, -1).to(kernels)
     cache = [torch.zeros(4, 4, 1, 8, dtype=torch.half, device=kernels) for _ in range(2)]
     table = torch.tensor([[0, 1], [2, 3], [4, -7]], dtype=torch.int32, device=kernels)
-    run_kernel(*cache, new, new, Places(lengths, None, None, table))
+    store(cache, new, Places(lengths, None, None, table))
     stored = cache[0][..., 0, 0].nonzero().tolist()
     assert stored == [[1, 3]]  # token 0 of sequence 0; sequence 2's place 0 has page 4 of 4
     rows = [torch.zeros(2, 4, 1, 8, dtype=torch.half, device=kernels) for _ in range(2)]
-    run_kernel(*rows, new, new, Places(ints(0, 3, 0).to(kernels), None, ints(1, 0, 2), None))
+    index = ints(1, 0, 2).to(kernels)
+    store(rows, new, Places(ints(0, 3, 0).to(kernels), None, index, None))
     assert rows[1][..., 0, 0].nonzero().tolist() == [[0, 3], [1, 0], [1, 1]]
     slots = torch.tensor([8, 7, 1 << 40], device=kernels)
     packed = torch.ones(3, 1, 8, dtype=torch.half, device=kernels)
-    run_kernel(*rows, packed, packed, None, slots)
+    if backend == "kernels":
+        run_kernel(*rows, packed, packed, None, slots)
+    else:
+        with runtime.override(backend="torch"):
+            append_slots(*rows, packed, packed, slots, None, None)
     assert rows[0][..., 0, 0].nonzero().tolist() == [[0, 3], [1, 0], [1, 1], [1, 3]]
 
 

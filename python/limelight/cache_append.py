@@ -146,7 +146,8 @@ def append_tokens(
     """Store token t of sequence b at position cache_seqlens[b] + t of its cache row or pages.
 
     Values are copied bit for bit, or quantised to x / scale (batch, heads_kv) for a float8 cache.
-    Tokens past cu_seqlens_k_new[-1] belong to no sequence and are not stored.
+    Tokens past cu_seqlens_k_new[-1] belong to no sequence; they and what would fall outside of the
+    cache or its table are not stored.
     """
     if k.numel() == 0:
         return
@@ -158,15 +159,22 @@ def append_tokens(
     if refusal:
         runtime.fall_back(f"appending to a cache on {k.device}", refusal)
     row, position, real = token_places(k, cache_seqlens, cu_seqlens_k_new)
+    if cu_seqlens_k_new is None:
+        row, position, k, v = (x.flatten(0, 1) for x in (row, position, k, v))
+    rows, size = k_cache.shape[:2]
+    pages = 1 if block_table is None else block_table.shape[1]
+    if rows * size * pages == 0:
+        return
+    inside = (position >= 0) & (position < size * pages)
+    position = position.clamp(0, size * pages - 1)
+    where = row if cache_batch_idx is None else cache_batch_idx.long()[row]
     if block_table is not None:
-        page_size = k_cache.shape[1]
-        index = (block_table.long()[row, position // page_size], position % page_size)
-    elif cache_batch_idx is not None:
-        index = (cache_batch_idx.long()[row], position)
-    else:
-        index = (row, position)
+        where = block_table.long()[row, position // size]
+    inside = inside & (where >= 0) & (where < rows)
+    stored = inside if real is None else real & inside
     for cache, new, scale in ((k_cache, k, k_scale), (v_cache, v, v_scale)):
-        _store(cache, new, None if scale is None else scale[row], index, real)
+        per_token = None if scale is None else scale[row]
+        _store(cache, new, per_token, (where, position % size), stored)
 
 
 def append_slots(
@@ -211,18 +219,13 @@ def _store(
     new: Tensor,
     scale: Tensor | None,
     index: tuple[Tensor, Tensor],
-    real: Tensor | None,
+    real: Tensor,
 ) -> None:
     if cache.element_size() == 1:  # float8 has no indexed assignment
         cache, new = cache.view(torch.uint8), quantised(new, scale).view(torch.uint8)
-    if real is not None:
-        # A token that is not stored repeats the write of one that is; with none, nothing changes.
-        some = real.int().argmax()
-        stored = real.view(-1, *[1] * (new.dim() - 1))
-        index = (
-            torch.where(real, index[0], torch.where(real[some], index[0][some], 0)),
-            torch.where(real, index[1], torch.where(real[some], index[1][some], 0)),
-        )
-        there = cache[index[0][some], index[1][some]]
-        new = torch.where(stored, new, torch.where(real[some], new[some], there))
-    cache[index] = new
+    # A token that is not stored repeats the write of one that is; with none, nothing changes.
+    some = real.int().argmax()
+    place = [torch.where(real, x, torch.where(real[some], x[some], 0)) for x in index]
+    there = cache[place[0][some], place[1][some]]
+    stored = real.view(-1, *[1] * (new.dim() - 1))
+    cache[place[0], place[1]] = torch.where(stored, new, torch.where(real[some], new[some], there))

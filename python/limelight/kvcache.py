@@ -83,7 +83,8 @@ def flash_attn_with_kvcache(
         cu_seqlens_k_new. Token t of sequence b goes to position cache_seqlens[b] + t, v (and k
         without rotary) bit for bit. A float8_e4m3fn cache takes float8 bits as they are and other
         dtypes as k / k_descale and v / v_descale, saturated to +-448. A token beyond the cache or
-        its block table raises where lengths are checked (CPU, LIMELIGHT_CHECK=1).
+        its block table raises where lengths are checked (CPU, LIMELIGHT_CHECK=1); elsewhere it is
+        not stored, and no memory outside of the cache is touched.
     rotary_cos, rotary_sin: (seqlen_rotary, rotary_dim / 2), at least as long as the cache. Keys
         turn by their position; query i by cache_seqlens + i where causal or windowed, otherwise
         every query by cache_seqlens. Leftpad does not shift positions. Computed in fp32.
