@@ -11,7 +11,8 @@ from limelight.gemm import flat_linear
 from limelight.gemm_explain import LinearExplanation, explain_linear
 from limelight.interface import flash_attn_func, flash_attn_varlen_func
 from limelight.kvcache import flash_attn_with_kvcache
-from limelight.linear import FlatLinear, replace_linears
+from limelight.linear import FlatLinear
+from limelight.linear_replace import replace_linears
 from limelight.merge import flash_attn_combine, merge_attn_states
 from limelight.packed import (
     flash_attn_kvpacked_func,

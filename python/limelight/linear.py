@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A linear layer on flat_linear, and its exchange for the nn.Linear layers of a model."""
+"""A linear layer on flat_linear."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from limelight.autograd import PLAIN
 from limelight.gemm import flat_linear
 from limelight.gemm_checks import ACTIVATIONS, FP8
 from limelight.messages import bad, check_tensor
@@ -45,7 +43,7 @@ class FlatLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_modes(activation, quantization)
+        check_modes(activation, quantization)
         rows = out_features * (2 if activation == "swiglu" else 1)
         made = nn.Linear(in_features, rows, bias, device, dtype)
         self._take(made.weight, made.bias, activation, quantization, batch_invariant)
@@ -88,7 +86,7 @@ class FlatLinear(nn.Module):
         batch_invariant: bool = False,
     ) -> FlatLinear:
         """A layer with linear's own parameters, not copies; a quantised weight is new."""
-        _check_modes(activation, quantization)
+        check_modes(activation, quantization)
         if isinstance(linear, FlatLinear) and linear.quantization is not None:
             nearest = "from_linear of the layer before quantising"
             raise bad("linear.quantization", repr(linear.quantization), "None", nearest)
@@ -216,7 +214,8 @@ class FlatLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others, **options)
 
 
-def _check_modes(activation: str | None, quantization: str | None) -> None:
+def check_modes(activation: str | None, quantization: str | None) -> None:
+    """Raise ValueError for a mode that FlatLinear does not know."""
     if activation not in ACTIVATIONS:
         names = ", ".join(map(repr, ACTIVATIONS))
         raise bad("activation", repr(activation), names, "activation=None")
@@ -229,89 +228,3 @@ def _quantized(weight: Tensor, mode: str) -> QuantizedWeight:
     check_tensor("weight", weight)
     stored = quantize(weight, mode)
     return stored._replace(weight=stored.weight.contiguous())
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """What replace_linears did, by the modules' names."""
-
-    replaced: dict[str, FlatLinear] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)  # linear layers left alone, and why
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.replaced)} layers replaced, {len(self.kept)} kept"]
-        return "\n".join(lines + [f"  kept {name}: {why}" for name, why in self.kept.items()])
-
-
-def replace_linears(
-    model: nn.Module,
-    *,
-    quantization: str | None = None,
-    batch_invariant: bool = False,
-    skip: Collection[str] | Callable[[str, nn.Linear], bool] = (),
-) -> Replacement:
-    """Exchange the nn.Linear layers of model for FlatLinear, in place; what was done and what not.
-
-    quantization, batch_invariant: of FlatLinear. skip: names (as of model.named_modules(), or their
-    last part: "lm_head") or a function of name and layer. Layers stay that flat_linear's kernels
-    cannot serve: a dtype other than float16 and bfloat16, in_features no multiple of 8 (fp8: 16,
-    int4: the group), a subclass of nn.Linear, hooks or parametrisations; with quantization also
-    weights that another module shares. Parameters that are not quantised remain the same objects:
-    tied weights stay tied, optimisers and state dicts keep working.
-    """
-    _check_modes(None, quantization)
-    if isinstance(model, nn.Linear):
-        raise bad("model", "an nn.Linear itself", "a module that holds some", "from_linear(model)")
-    owners: dict[int, set[int]] = {}
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners.setdefault(id(parameter), set()).add(id(module))
-    done: dict[int, FlatLinear] = {}
-    result = Replacement()
-    places = [
-        (f"{path}.{name}" if path else name, parent, name, child)
-        for path, parent in model.named_modules(remove_duplicate=False)
-        for name, child in parent._modules.items()
-        if isinstance(child, nn.Linear)
-    ]
-    for path, parent, name, linear in places:
-        skipped = skip(path, linear) if callable(skip) else path in skip or name in skip
-        shared = len(owners[id(linear.weight)]) > 1
-        why = "named in skip" if skipped else _why_not(linear, quantization, shared)
-        if why:
-            result.kept[path] = why
-            continue
-        if id(linear) not in done:
-            done[id(linear)] = FlatLinear.from_linear(
-                linear, quantization=quantization, batch_invariant=batch_invariant
-            )
-        setattr(parent, name, done[id(linear)])
-        result.replaced[path] = done[id(linear)]
-    return result
-
-
-def _why_not(linear: nn.Linear, quantization: str | None, shared: bool) -> str:
-    """Why a layer stays; empty where it is replaced."""
-    if type(linear) is not nn.Linear:
-        return f"it is a {type(linear).__name__}, a subclass of nn.Linear"
-    hooks = (
-        linear._forward_hooks,
-        linear._forward_pre_hooks,
-        linear._backward_hooks,
-        linear._backward_pre_hooks,
-    )
-    if any(hooks) or "forward" in vars(linear):
-        return "it has hooks"
-    if type(linear.weight) not in PLAIN:
-        return f"its weight is a {type(linear.weight).__name__}, no plain tensor"
-    if linear.weight.dtype not in (torch.float16, torch.bfloat16):
-        return f"its dtype is {linear.weight.dtype}; nearest: torch.float16 or torch.bfloat16"
-    step = 8 if quantization is None else 16  # rows of 16 bytes
-    if quantization is not None and quantization.startswith("int4"):
-        step = 64 if "g64" in quantization else 128
-    if linear.in_features % step:
-        return f"in_features is {linear.in_features}; nearest: a multiple of {step}"
-    if quantization is not None and shared:
-        return "its weight is shared with another module"
-    return ""
