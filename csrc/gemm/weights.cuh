@@ -32,13 +32,23 @@ struct WeightLane<Element, WeightFormat::k16Bit> {
     }
 };
 
-// Two FP8 values of `word`, bytes `first` and `first` + 1, as 16-bit values times 2^-8 (float16) or
-// 2^-120 (bfloat16): the exponent field keeps its bits, only its bias differs.
-template <class Element>
-LIMELIGHT_DEVICE uint32_t e4m3_bits(uint32_t word, int first) {
-    constexpr bool kHalf = std::is_same_v<Element, __half>;
-    const uint32_t high = __byte_perm(word, 0, first == 0 ? 0x1404 : 0x3424);
-    return (high & 0x80008000u) | (kHalf ? (high >> 1 & 0x3f803f80u) : (high >> 4 & 0x07f007f0u));
+// FP8 bytes `first` and `first` + 1 of `word` in the high bytes of two 16-bit values.
+LIMELIGHT_DEVICE uint32_t spread_bytes(uint32_t word, int first) {
+    return __byte_perm(word, 0, first == 0 ? 0x1404 : 0x3424);
+}
+
+// Two FP8 values as two float16 times 2^-8, of the exponent field's other bias; NaN stays NaN: the
+// carry out of 0x7f fills the exponent.
+LIMELIGHT_DEVICE uint32_t decode_e4m3(uint32_t high, __half) {
+    const uint32_t magnitude = high >> 1 & 0x3f803f80u;
+    const uint32_t nan = (magnitude + 0x00800080u) & 0x40004000u;
+    return magnitude | (high & 0x80008000u) | nan;
+}
+
+// As two bfloat16, times 2^-120 before the exact product; NaN becomes 480, which the caller mends.
+LIMELIGHT_DEVICE uint32_t decode_e4m3(uint32_t high, __nv_bfloat16 element) {
+    constexpr uint32_t kTwoTo120 = 0x7b807b80u;
+    return multiply2((high & 0x80008000u) | (high >> 4 & 0x07f007f0u), kTwoTo120, element);
 }
 
 template <class Element>
@@ -54,17 +64,12 @@ struct WeightLane<Element, WeightFormat::kFloat8E4M3> {
         uint32_t nan[4];  // bit 7 of each byte that is NaN
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
+            pairs[2 * i] = decode_e4m3(spread_bytes(words[i], 0), Element{});
+            pairs[2 * i + 1] = decode_e4m3(spread_bytes(words[i], 2), Element{});
             nan[i] = ((words[i] & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                uint32_t& pair = pairs[2 * i + half];
-                pair = e4m3_bits<Element>(words[i], 2 * half);
-                if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
-                    pair = multiply2(pair, 0x7b807b80u, Element{});  // 2^120
-                }
-            }
         }
-        if ((nan[0] | nan[1] | nan[2] | nan[3]) != 0) {
+        constexpr bool kMend = std::is_same_v<Element, __nv_bfloat16>;
+        if (kMend && (nan[0] | nan[1] | nan[2] | nan[3]) != 0) {
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const uint32_t flags = nan[i / 2] >> (i % 2 * 16);
