@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import Case, Inputs, vary
-from decode_calls import decode
+from decode_calls import decode, make_schedule
 from limelight import runtime
 from test_decode_kernel import BASE, FP8, check, draw
 from torch import Tensor
@@ -98,6 +98,21 @@ def test_batch_invariant_bits(case: Case, kernels: torch.device) -> None:
         got, got_lse = decode(part, batch_invariant=True)
         assert torch.equal(got[0], out[b, begin:end]), (b, begin, end)
         assert torch.equal(got_lse[0], lse[b, :, begin:end]), (b, begin, end)
+
+
+def test_schedule_of_another_call_is_not_used(kernels: torch.device) -> None:
+    x = draw(SPLIT, kernels)
+    want = decode(x, num_splits=1)
+    for other in ({"num_splits": 7}, {"batch_invariant": True}):
+        schedule = make_schedule(x, **other)  # type: ignore[arg-type]
+        schedule = torch.cat((schedule, schedule.new_zeros(10000)))
+        assert equal(decode(x, schedule=schedule), want)
+    other = draw(vary(SPLIT, "other", heads_q=2, heads_kv=1), kernels)
+    schedule = make_schedule(other)
+    schedule = torch.cat((schedule, schedule.new_zeros(10000)))
+    assert equal(decode(x, schedule=schedule), want)
+    invariant = decode(x, batch_invariant=True)
+    assert equal(decode(x, batch_invariant=True, schedule=schedule), invariant)
 
 
 def launches(x: Inputs, folder: Path) -> list[dict[str, int]]:

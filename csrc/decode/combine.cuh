@@ -152,8 +152,8 @@ struct Share {
     LIMELIGHT_DEVICE Share(const DecodeCall& call, const WorkCursor& work, int units)
         : units(units), begins(work.tile_start >= work.first) {
         // A call longer than it said has more units than slots; whole tiles give the same bits.
-        whole =
-            call.plan.whole_tiles || (call.plan.piece_per_unit && work.header.total > call.slots);
+        whole = call.plan.whole_tiles || work.alone() ||
+                (call.plan.piece_per_unit && work.header.total > call.slots);
         begin = static_cast<int>(max(work.first, work.tile_start) - work.tile_start);
         end = static_cast<int>(min(work.last, work.tile_start + units) - work.tile_start);
         if (whole) {

@@ -15,6 +15,7 @@ struct SchedulePlan {
     int32_t max_ctas;       // thread blocks of the grid
     int32_t min_units;      // fewer per thread block are not worth a partial
     int32_t ctas_per_tile;  // at most so many thread blocks share a tile on average; 0: any number
+    uint32_t key;           // tells plans and extents apart
     bool whole_tiles;       // a tile stays in the thread block where it begins
     bool piece_per_unit;    // each unit is summed alone and folded in order: batch_invariant
 };

@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kScheduleThreads)
         }
         ctas = max(min(ctas, int64_t{call.plan.max_ctas}), int64_t{1});
         if (lane == 0) {
-            header = {before, static_cast<int32_t>(ctas), 0};
+            header = {before, static_cast<int32_t>(ctas), call.plan.key};
             *schedule.header = header;
         }
     }

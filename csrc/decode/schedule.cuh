@@ -55,7 +55,9 @@ struct WorkCursor {
         first = last = tile_start = 0;
         batch = call.batch;
         head = m_tile = 0;
-        if (cta < header.ctas && header.total > 0) {
+        if (header.key != call.plan.key) {
+            start_alone(call);
+        } else if (cta < header.ctas && header.total > 0) {
             const ScheduleRecord record = schedule.records[cta];
             first = first_unit(header, cta);
             last = first_unit(header, cta + 1);
@@ -65,6 +67,17 @@ struct WorkCursor {
             m_tile = record.m_tile;
         }
     }
+
+    // A schedule of another call is not used: one thread block does everything, slow and right.
+    LIMELIGHT_DEVICE void start_alone(const DecodeCall& call) {
+        header = {INT64_MAX, 0, header.key};
+        if (blockIdx.x == 0) {
+            last = INT64_MAX;
+            batch = -1;
+            next_sequence(call);
+        }
+    }
+    LIMELIGHT_DEVICE bool alone() const { return header.ctas == 0; }
 
     LIMELIGHT_DEVICE bool done(const DecodeCall& call) const {
         return batch >= call.batch || tile_start >= last;
@@ -81,6 +94,10 @@ struct WorkCursor {
             return;
         }
         head = 0;
+        next_sequence(call);
+    }
+
+    LIMELIGHT_DEVICE void next_sequence(const DecodeCall& call) {
         do {
             ++batch;
         } while (batch < call.batch && m_tiles(call, sequence_of(call, batch)) == 0);

@@ -10,7 +10,7 @@ namespace limelight {
 struct ScheduleHeader {
     int64_t total;  // units of all tiles
     int32_t ctas;   // thread blocks that have work
-    int32_t unused;
+    uint32_t key;   // of the plan that the schedule was made for
 };
 
 // Where a thread block starts: the tile that holds its first unit.

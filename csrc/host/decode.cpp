@@ -73,6 +73,29 @@ int64_t most_units(const DecodeParams& p, const SchedulePlan& plan) {
     return tiles * std::max(ceil_div(p.seqlen_k, plan.unit_keys), 1);
 }
 
+// A number that the schedules of different calls differ in (FNV-1a). One query token sees the same
+// keys with and without causal.
+uint32_t key_of(const DecodeCall& call) {
+    const SchedulePlan& plan = call.plan;
+    const int32_t parts[] = {call.batch,
+                             call.heads_q,
+                             call.heads_kv,
+                             call.window_behind,
+                             call.seqlen_q == 1 ? 0 : call.window_ahead,
+                             plan.tile_rows,
+                             plan.unit_keys,
+                             plan.max_ctas,
+                             plan.min_units,
+                             plan.ctas_per_tile,
+                             plan.whole_tiles,
+                             plan.piece_per_unit};
+    uint32_t key = 2166136261u;
+    for (const int32_t part : parts) {
+        key = (key ^ static_cast<uint32_t>(part)) * 16777619u;
+    }
+    return key;
+}
+
 Status prepare(const DecodeParams& params, Prepared* prepared) {
     if (const Status status = select_sm80_tiles(&prepared->tiles); !status.ok()) {
         return status;
@@ -113,6 +136,8 @@ Status prepare(const DecodeParams& params, Prepared* prepared) {
     plan.max_ctas = static_cast<int>(
         std::clamp<int64_t>(ceil_div(units, int64_t{plan.min_units}), 1,
                             int64_t{device.sm_count} * std::clamp(resident, 1, kMostCtasPerSm)));
+
+    plan.key = key_of(call);
 
     call.slot_rows = static_cast<int>(std::min<int64_t>(plan.tile_rows, rows));
     const int64_t out_bytes = int64_t{4} * call.slot_rows * prepared->headdim;

@@ -59,7 +59,8 @@ LIMELIGHT_API Status attention_decode_schedule_size(const DecodeParams& params, 
 
 /// Writes the schedule that attention_decode would make for these lengths, so that the layers of a
 /// model share it. Reads the lengths (cu_seqlens, seqused, leftpad_k), extents, causal, window,
-/// num_splits and batch_invariant of `params`.
+/// num_splits and batch_invariant of `params`. A call in which one of these but the lengths differs
+/// does not use it: right, but slow. For other lengths the rows come out wrong.
 LIMELIGHT_API Status attention_decode_schedule(const DecodeParams& params, CUstream_st* stream);
 
 /// Kernels compiled into the library; `count` receives their number.
