@@ -125,6 +125,18 @@ def test_strides(kernel: int, kernels: torch.device) -> None:
     assert bool(room[:, 45:].isnan().all())
 
 
+@pytest.mark.parametrize("kernel", [GEMV, FLAT], ids=["gemv", "flat"])
+def test_expanded_rows(kernel: int, kernels: torch.device) -> None:
+    """Rows of stride 0, which Hopper's tensor maps cannot express."""
+    case = LinearCase(6, 45, 72)
+    inputs = draw(case, kernels)
+    one = replace(inputs, x=inputs.x[:1].expand(6, 72))
+    assert_linear(case, one, multiply(one, kernel))
+    weight = inputs.stored.weight[:1].expand(45, 72)
+    same = replace(inputs, stored=inputs.stored._replace(weight=weight))
+    assert_linear(case, same, multiply(same, kernel))
+
+
 def test_special_values_stay_in_their_row(kernels: torch.device) -> None:
     case = LinearCase(5, 40, 72, dtype=torch.float16)
     inputs = draw(case, kernels)

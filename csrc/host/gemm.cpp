@@ -145,6 +145,12 @@ int log2_of(int value) {
     return log;
 }
 
+// What a tensor map can express: expanded rows (stride 0) are left to the portable kernel.
+bool rows_are_apart(const FlatGemmParams& call) {
+    return (call.m == 1 || call.x_row_stride > 0) &&
+           (weight_rows(call) == 1 || call.weight_row_stride > 0);
+}
+
 void derive_scale(const FlatGemmParams& call, GemmParams* params) {
     if (call.weight_format == WeightFormat::kFloat8E4M3 && call.scale_group == 0) {
         params->scale_row_stride = 1;
@@ -199,7 +205,7 @@ Status flat_gemm(const FlatGemmParams& call, CUstream_st* stream) {
     params.programmatic = call.programmatic && device.capability >= 90;
     derive_scale(call, &params);
     if (call.kernel == GemmKernel::kFlat && call.weight_format == WeightFormat::k16Bit &&
-        device.capability == 90) {
+        device.capability == 90 && rows_are_apart(call)) {
         return launch_flat_sm90(params, stream);
     }
     const Format& format = kFormats[static_cast<int>(call.weight_format)];
