@@ -143,6 +143,8 @@ if not torch.cuda.is_available():
         SPLIT,
         vary(SPLIT, "ragged", batch=7, layout_q="packed", seqlen_q=30, heads_q=6),
         vary(FP8, "f8", batch=5, seqlen_k=400),
+        vary(SPLIT, "d256", headdim=256),
+        vary(SPLIT, "d256-many", headdim=256, seqlen_q=20),
     ]
 
     @pytest.mark.parametrize("case", MULTIPROCESSORS, ids=str)
@@ -153,12 +155,13 @@ if not torch.cuda.is_available():
     ) -> None:
         check(case, kernels, **options)
 
-    def test_few_multiprocessors() -> None:
-        """Thread blocks with many tiles, whole and shared; a process has one number of them."""
+    @pytest.mark.parametrize("arch", ["sm_90a", "sm_86"])
+    def test_few_multiprocessors(arch: str) -> None:
+        """Thread blocks with many tiles, whole and shared, large and small; one process each."""
         command = [sys.executable, "-m", "pytest", "-q", "-m", "few_multiprocessors"]
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider", str(Path(__file__))],
-            env={**os.environ, "LIMELIGHT_EMULATOR_SMS": "3"},
+            env={**os.environ, "LIMELIGHT_EMULATOR_SMS": "3", "LIMELIGHT_EMULATOR_ARCH": arch},
             capture_output=True,
             text=True,
             check=False,
