@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The Hopper flat GEMM: test_gemm_kernel.py on the emulated sm_90a under hostile schedules.
 
+Expanded rows run on the portable kernel, also there.
 On a Hopper GPU test_gemm_kernel.py itself runs it.
 """
 
@@ -38,7 +39,11 @@ if not torch.cuda.is_available():
 
     @pytest.mark.parametrize(
         ("schedule", "seed", "chosen"),
-        [("late", 0, ""), ("random", 5, "ragged or bits or swiglu"), ("early", 0, "bits or order")],
+        [
+            ("late", 0, "not expanded"),
+            ("random", 5, "ragged or bits or swiglu"),
+            ("early", 0, "bits or order"),
+        ],
     )
     def test_cases_on_the_emulator(schedule: str, seed: int, chosen: str, tmp_path: Path) -> None:
         names = run_cases(tmp_path / "report", schedule, seed, chosen)
