@@ -15,8 +15,8 @@ from limelight.dispatch import Query, choose
 from limelight.problem import AttentionProblem
 
 _BY_NAME = {kernel.name: kernel for kernel in dispatch.KERNELS}
-SM90, SM80, SM80_BWD, DECODE = (
-    _BY_NAME[n] for n in ("sm90_fwd", "sm80_fwd", "sm80_bwd", "sm80_decode")
+SM90, SM80, SM80_BWD, DECODE, MLA = (
+    _BY_NAME[n] for n in ("sm90_fwd", "sm80_fwd", "sm80_bwd", "sm80_decode", "sm80_decode_mla")
 )
 GOOD = {
     "op": "forward",
@@ -112,7 +112,10 @@ def test_only_the_decode_kernel_reads_caches(feature: str, reason: str) -> None:
 def test_features_that_a_kernel_lacks_are_all_refused(kernel: dispatch.Kernel) -> None:
     """A feature is served or refused, never ignored."""
     for name in dispatch.FEATURES:
-        asked = query(name, op=kernel.op, capability=kernel.min_capability)
+        dims = {"headdim": 576, "headdim_v": 512} if kernel is MLA else {}
+        asked = query(
+            name, op=kernel.op, capability=kernel.min_capability, shared_kv=kernel is MLA, **dims
+        )
         assert (dispatch._refusal(kernel, asked, None) is None) == (name in kernel.features), name
 
 
@@ -137,6 +140,23 @@ def test_few_rows_choose_the_decode_kernel(
     without = frozenset((SM80.name, tile) for tile in SM80.headdim_tiles)
     expected = SM80 if set(features) <= SM80.features else None
     assert choose(query(*features, rows=rows), without).kernel is expected
+
+
+MLA_REFUSALS = [
+    ({}, "v does not lie in k's rows; nearest: v = k[..., :headdim_v] of rows whose address"),
+    ({"headdim": 584}, "headdim is 584, headdim_v 512; nearest: at most 576, headdim_v 512"),
+    ({"headdim_v": 520}, "headdim is 576, headdim_v 520; nearest: at most 576, headdim_v 512"),
+    ({"headdim": 256, "headdim_v": 128}, "headdim is 256; nearest: 257 or more"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), MLA_REFUSALS)
+def test_values_in_the_rows_of_keys(changes: dict[str, int], reason: str) -> None:
+    dims = {"headdim": 576, "headdim_v": 512, "rows": 128}
+    assert choose(query("paged", **dims, shared_kv=True)).kernel is MLA
+    refused = choose(query("paged", **{**dims, **changes}, shared_kv=bool(changes)))
+    assert reason in dict(refused.refusals)["sm80_decode_mla"]
+    assert refused.kernel is not MLA
 
 
 def test_the_backward_kernel() -> None:

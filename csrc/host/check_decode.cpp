@@ -3,6 +3,7 @@
 #include <initializer_list>
 
 #include "host/check.h"
+#include "sm80/mla_tiles.h"
 
 namespace limelight {
 
@@ -52,6 +53,25 @@ Status check_places(const DecodeParams& p) {
     return {};
 }
 
+// Above headdim 256 the rows of k hold v too.
+Status check_shared_rows(const DecodeParams& p) {
+    if (p.headdim <= 256) {
+        return {};
+    }
+    const bool dense = p.cu_seqlens_k == nullptr || p.block_table != nullptr;
+    const TensorStrides& k = p.k_strides;
+    const TensorStrides& v = p.v_strides;
+    if (p.k != p.v || k.row != v.row || (p.heads_kv > 1 && k.head != v.head) ||
+        (dense && k.batch != v.batch) || p.headdim_v > p.headdim) {
+        return Status::error(kUnsupported,
+                             "v: with headdim %d (above 256) the decode kernel reads keys and "
+                             "values from the same rows: v must be the first headdim_v columns "
+                             "of k, k[..., :headdim_v]",
+                             p.headdim);
+    }
+    return {};
+}
+
 }  // namespace
 
 Status check_decode_options(const DecodeParams& p) {
@@ -87,12 +107,14 @@ Status check_decode_options(const DecodeParams& p) {
     const struct {
         const char* name;
         int32_t value;
-    } headdims[] = {{"headdim", p.headdim}, {"headdim_v", p.headdim_v}};
-    for (const auto& [name, value] : headdims) {
-        if (value % multiple != 0 || value > 256) {
+        int32_t most;
+    } headdims[] = {{"headdim", p.headdim, fp8 ? 256 : sm80::kMlaHeadDim},
+                    {"headdim_v", p.headdim_v, p.headdim <= 256 ? 256 : sm80::kMlaHeadDimV}};
+    for (const auto& [name, value, most] : headdims) {
+        if (value % multiple != 0 || value > most) {
             return Status::error(kUnsupported,
-                                 "%s is %d, allowed: multiples of %d up to 256; pad with zeros",
-                                 name, value, multiple);
+                                 "%s is %d, allowed: multiples of %d up to %d; pad with zeros",
+                                 name, value, multiple, most);
         }
     }
     if (p.tree_mask != nullptr && (p.causal || p.window_left >= 0 || p.window_right >= 0)) {
@@ -124,6 +146,9 @@ Status check_decode(const DecodeParams& p) {
         }
     }
     if (const Status status = check_attention(p); !status.ok()) {
+        return status;
+    }
+    if (const Status status = check_shared_rows(p); !status.ok()) {
         return status;
     }
     const bool dense_q = p.cu_seqlens_q == nullptr;

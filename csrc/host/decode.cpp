@@ -1,40 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <algorithm>
-#include <array>
-#include <iterator>
 
 #include "decode/launch.h"
 #include "decode/schedule_layout.h"
 #include "host/check.h"
 #include "host/derive.h"
 #include "host/device.h"
-#include "host/select.h"
+#include "host/select_decode.h"
 #include "limelight/decode.h"
-#include "sm80/launch_decode.h"
 
 namespace limelight {
 
 namespace {
-
-using LaunchDecode = Status (*)(const DecodeCall&, cudaStream_t);
-
-struct Sm80Row {
-    int headdim;
-    const char* name;
-    LaunchDecode large;
-    LaunchDecode small;
-};
-
-template <int kHeadDim>
-constexpr Sm80Row sm80_row(const char* name) {
-    return {kHeadDim, name, sm80::launch_decode<kHeadDim, sm80::Tiles::kLarge>,
-            sm80::launch_decode<kHeadDim, sm80::Tiles::kSmall>};
-}
-
-constexpr Sm80Row kSm80Rows[] = {
-    sm80_row<64>("sm80_decode_hdim64"), sm80_row<128>("sm80_decode_hdim128"),
-    sm80_row<192>("sm80_decode_hdim192"), sm80_row<256>("sm80_decode_hdim256")};
-constexpr int kRows = std::size(kSm80Rows);
 
 constexpr int kBlockKeys = 64;       // of work; a multiple of every tile's block_kv
 constexpr int kInvariantKeys = 512;  // of a sum that batch_invariant fixes
@@ -54,8 +31,7 @@ T ceil_div(T a, T b) {
 // Everything about a call that extents and options decide.
 struct Prepared {
     DecodeCall call;
-    sm80::Tiles tiles;
-    int headdim;  // of the kernel
+    LaunchDecode launch;
     int64_t schedule_bytes;
     int64_t slot_statistics_bytes;
     int64_t slot_out_bytes;
@@ -97,9 +73,16 @@ uint32_t key_of(const DecodeCall& call) {
 }
 
 Status prepare(const DecodeParams& params, Prepared* prepared) {
-    if (const Status status = select_sm80_tiles(&prepared->tiles); !status.ok()) {
+    // One tile for every call, or a row's sums would depend on how many rows there are.
+    const int64_t rows = int64_t{params.seqlen_q} * (params.heads_q / params.heads_kv);
+    const bool few = rows <= sm80::kFewRows && !params.batch_invariant;
+    ChosenDecode chosen;
+    if (const Status status =
+            select_decode(std::max(params.headdim, params.headdim_v), few, &chosen);
+        !status.ok()) {
         return status;
     }
+    prepared->launch = chosen.launch;
     Device device;
     if (const Status status = current_device(&device); !status.ok()) {
         return status;
@@ -112,26 +95,16 @@ Status prepare(const DecodeParams& params, Prepared* prepared) {
         call.unified_max_on = false;
     }
 
-    const int headdim = std::max(params.headdim, params.headdim_v);
-    prepared->headdim =
-        std::find_if(std::begin(kSm80Rows), std::end(kSm80Rows), [&](const Sm80Row& row) {
-            return row.headdim >= headdim;
-        })->headdim;
-    const int64_t rows = int64_t{params.seqlen_q} * call.heads_per_kv;
     SchedulePlan& plan = call.plan;
-    // One tile for every call, or a row's sums would depend on how many rows there are.
-    plan.tile_rows =
-        rows <= sm80::kFewRows && !params.batch_invariant ? sm80::kFewRows : sm80::kManyRows;
-    const sm80::DecodeTile tile =
-        sm80::find_decode_tile(prepared->headdim, prepared->tiles, plan.tile_rows);
+    plan.tile_rows = chosen.rows;
     plan.piece_per_unit = params.batch_invariant;
     plan.whole_tiles = params.num_splits == 1;
     plan.unit_keys = params.batch_invariant ? kInvariantKeys : kBlockKeys;
     plan.min_units = params.batch_invariant || plan.whole_tiles ? 1 : 2;
     plan.ctas_per_tile = params.num_splits > 1 ? params.num_splits : 0;
     constexpr int kReservedBytes = 1024;  // that the driver takes of each thread block's share
-    const int resident = device.smem_per_multiprocessor /
-                         (static_cast<int>(sm80::smem_bytes(tile)) + kReservedBytes);
+    const int resident =
+        device.smem_per_multiprocessor / (static_cast<int>(chosen.smem_bytes) + kReservedBytes);
     const int64_t units = most_units(params, plan);
     plan.max_ctas = static_cast<int>(
         std::clamp<int64_t>(ceil_div(units, int64_t{plan.min_units}), 1,
@@ -140,7 +113,7 @@ Status prepare(const DecodeParams& params, Prepared* prepared) {
     plan.key = key_of(call);
 
     call.slot_rows = static_cast<int>(std::min<int64_t>(plan.tile_rows, rows));
-    const int64_t out_bytes = int64_t{4} * call.slot_rows * prepared->headdim;
+    const int64_t out_bytes = int64_t{4} * call.slot_rows * chosen.slot_columns;
     int64_t slots = plan.whole_tiles ? 0 : 2 * int64_t{plan.max_ctas};
     if (plan.piece_per_unit) {
         const int64_t fit = kSlotBudget / std::max<int64_t>(out_bytes, 1);
@@ -180,26 +153,6 @@ Status check_schedule(const DecodeParams& params, const Prepared& prepared) {
     return {};
 }
 
-std::array<KernelInfo, 2 * kRows> describe_kernels() {
-    std::array<KernelInfo, 2 * kRows> infos{};
-    for (int i = 0; i < 2 * kRows; ++i) {
-        const auto tiles = i < kRows ? sm80::Tiles::kLarge : sm80::Tiles::kSmall;
-        const Sm80Row& row = kSm80Rows[i % kRows];
-        const sm80::DecodeTile tile = sm80::find_decode_tile(row.headdim, tiles, sm80::kManyRows);
-        infos[i] = {row.name,
-                    "decode",
-                    "sm80",
-                    tile.headdim,
-                    tile.rows,
-                    tile.block_kv,
-                    sm80::decode_warps(tile),
-                    tile.slots / 2,
-                    static_cast<int32_t>(sm80::smem_bytes(tile)),
-                    tiles == sm80::Tiles::kLarge ? "large" : "small"};
-    }
-    return infos;
-}
-
 }  // namespace
 
 Status attention_decode(const DecodeParams& params, CUstream_st* stream) {
@@ -229,7 +182,7 @@ Status attention_decode(const DecodeParams& params, CUstream_st* stream) {
     }
     call.slot_statistics = reinterpret_cast<float4*>(memory);
     call.slot_out = reinterpret_cast<float*>(memory + prepared.slot_statistics_bytes);
-    return select_launch(kSm80Rows, prepared.headdim, prepared.tiles)(call, stream);
+    return prepared.launch(call, stream);
 }
 
 Status attention_decode_workspace(const DecodeParams& params, size_t* bytes) {
@@ -296,12 +249,6 @@ Status attention_combine(const CombineParams& params, CUstream_st* stream) {
         return {};
     }
     return decode::launch_combine(params, stream);
-}
-
-const KernelInfo* attention_decode_kernels(int* count) {
-    static const std::array<KernelInfo, 2 * kRows> infos = describe_kernels();
-    *count = static_cast<int>(infos.size());
-    return infos.data();
 }
 
 }  // namespace limelight

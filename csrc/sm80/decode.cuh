@@ -264,11 +264,10 @@ LIMELIGHT_DEVICE void merge(const DecodeCall& call, const TileRows& rows, int64_
     }
 }
 
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, 2)
-    sm80_attention_decode(const __grid_constant__ DecodeCall call) {
-    extern __shared__ __align__(128) char dynamic_smem[];
-    auto& smem = *reinterpret_cast<DecodeSmem<Config>*>(dynamic_smem);
+// Calls attend(work, first_key, end_key) for every piece of a tile that this thread block has, and
+// passes on what it left in shared memory.
+template <class Config, class Attend>
+LIMELIGHT_DEVICE void walk_tiles(const DecodeCall& call, DecodeSmem<Config>& smem, Attend attend) {
     const Schedule schedule(call.schedule, call.plan.max_ctas, call.batch);
     const int unit_keys = call.plan.unit_keys;
     const bool by_unit = call.plan.piece_per_unit;
@@ -288,10 +287,7 @@ __global__ void __launch_bounds__(Config::kThreads, 2)
         for (int piece = 0; piece < share.pieces(by_unit); ++piece) {
             const int first_key = (work.keys.begin / unit_keys + share.begin + piece) * unit_keys;
             const int end_key = first_key + (by_unit ? 1 : share.end - share.begin) * unit_keys;
-            bool unified = call.unified_max_on;
-            while (attend<Config>(call, smem, work, first_key, end_key, unified)) {
-                unified = false;
-            }
+            attend(work, first_key, end_key);
             deliver<Config>(call, smem, work.rows, share.deliver(by_unit, piece),
                             share.slot(by_unit, work.cursor, piece), piece);
         }
@@ -309,6 +305,19 @@ __global__ void __launch_bounds__(Config::kThreads, 2)
         start.advance(call, share.units, m_tiles(call, work.sequence));
         __syncthreads();  // everybody has read the tile
     }
+}
+
+template <class Config>
+__global__ void __launch_bounds__(Config::kThreads, 2)
+    sm80_attention_decode(const __grid_constant__ DecodeCall call) {
+    extern __shared__ __align__(128) char dynamic_smem[];
+    auto& smem = *reinterpret_cast<DecodeSmem<Config>*>(dynamic_smem);
+    walk_tiles<Config>(call, smem, [&](const TileWork& work, int first_key, int end_key) {
+        bool unified = call.unified_max_on;
+        while (attend<Config>(call, smem, work, first_key, end_key, unified)) {
+            unified = false;
+        }
+    });
 }
 
 }  // namespace limelight::sm80

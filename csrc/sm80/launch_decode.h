@@ -13,4 +13,8 @@ namespace limelight::sm80 {
 template <int kHeadDim, Tiles kTiles>
 Status launch_decode(const DecodeCall& call, cudaStream_t stream);
 
+// Launches the kernel of one row of kMlaTiles, likewise; in decode_mla.cu.
+template <Tiles kTiles>
+Status launch_decode_mla(const DecodeCall& call, cudaStream_t stream);
+
 }  // namespace limelight::sm80

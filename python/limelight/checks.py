@@ -19,7 +19,7 @@ from limelight.messages import as_text, bad, check_index, check_last_stride, che
 if TYPE_CHECKING:
     from limelight.problem import AttentionProblem
 
-MAX_HEADDIM = 256
+MAX_HEADDIM = {"q": 576, "k": 576, "v": 512}
 MAX_SPLITS = 256
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn)
 _INDEX_FIELDS = (
@@ -96,13 +96,9 @@ def _check_layouts(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> int:
         check_last_stride(name, x)
         if x.shape[-2] == 0:
             raise bad(f"{name} heads", 0, "at least 1 head", f"{name} of shape {layout_k}")
-        if not 1 <= x.shape[-1] <= MAX_HEADDIM:
-            raise bad(
-                f"{name} headdim",
-                x.shape[-1],
-                f"1 to {MAX_HEADDIM}",
-                f"headdim {MAX_HEADDIM} or less",
-            )
+        most = MAX_HEADDIM[name]
+        if not 1 <= x.shape[-1] <= most:
+            raise bad(f"{name} headdim", x.shape[-1], f"1 to {most}", f"headdim {most} or less")
     if k.shape[-1] != q.shape[-1]:
         raise bad("k headdim", k.shape[-1], f"{q.shape[-1]}, as q has", f"k[..., :{q.shape[-1]}]")
     if v.shape[:-1] != k.shape[:-1]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from limelight import runtime
-from limelight.forward_kernel import finish, per_head, prepare
+from limelight.forward_kernel import finish, odd_strides, per_head, prepare
 
 if TYPE_CHECKING:
     from limelight.execute import Plan
@@ -36,6 +36,13 @@ def _extents(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -
 def padded(headdim: int) -> int:
     """The headdim that kernels are asked about; no tile lies between the two."""
     return -(-headdim // 16) * 16
+
+
+def shares_rows(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether v is the first columns of k, both in rows that kernels read in place."""
+    rows = k.stride() == v.stride() and not odd_strides(k, 8) and k.data_ptr() % 16 == 0
+    whole = q.shape[-1] % 8 == 0 and v.shape[-1] % 8 == 0 and v.shape[-1] <= k.shape[-1]
+    return rows and whole and k.data_ptr() == v.data_ptr()
 
 
 def workspace_bytes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> int:

@@ -10,138 +10,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from limelight.kernel_table import FEATURES, FEW_ROWS, KERNELS, SHARED_KV_FROM, Kernel
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from limelight.problem import AttentionProblem
 
-# Feature -> (what the call asks for, the nearest call without it), in the support matrix's order.
-FEATURES: dict[str, tuple[str, str]] = {
-    "causal": ("causal masking", "causal=False"),
-    "window": ("a sliding window", "window_size=(-1, -1)"),
-    "varlen": ("packed sequences (cu_seqlens)", "dense q, k and v"),
-    "seqused": ("per-sequence lengths (seqused, cache_seqlens)", "full-length sequences"),
-    "gqa": ("fewer key/value heads than query heads", "as many key/value heads as query heads"),
-    "softcap": ("softcap", "softcap=0.0"),
-    "alibi": ("ALiBi slopes", "alibi_slopes=None"),
-    "sink": ("a learnable sink", "sink=None"),
-    "bias": ("an additive bias", "bias=None"),
-    "dbias": ("the gradient of a bias", "a bias that requires no gradient"),
-    "dropout": ("dropout", "dropout_p=0.0"),
-    "paged": ("a paged key/value cache (block_table)", "dense or cu_seqlens keys and values"),
-    "leftpad": ("left-padded keys (cache_leftpad)", "cache_leftpad=None"),
-    "cache_batch_idx": ("cache_batch_idx", "k_cache[cache_batch_idx]"),
-    "split": ("num_splits > 1 (a hint, never a different result)", "num_splits=0 or 1"),
-    "tree": ("a tree mask over the new tokens (tree_mask)", "tree_mask=None"),
-    "fp8_kv": ("float8 keys and values with a 16-bit q", "k and v of q's dtype"),
-    "fp8": ("float8 tensors", "float16 or bfloat16 tensors"),
-    "deterministic": ("deterministic=True", "deterministic=False"),
-    "batch_invariant": ("batch_invariant=True", "batch_invariant=False"),
-}
+__all__ = [
+    "FEATURES",
+    "FEW_ROWS",
+    "KERNELS",
+    "OPS",
+    "SHARED_KV_FROM",
+    "Choice",
+    "Kernel",
+    "Query",
+    "Refusal",
+    "call_features",
+    "choose",
+    "support_matrix",
+]
 OPS = ("forward", "backward")
-FEW_ROWS = 64  # a tile of the decode kernels
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One row of the kernel table: a kernel family's implementation of one op."""
-
-    name: str
-    op: str
-    family: str
-    min_capability: tuple[int, int]
-    dtypes: tuple[str, ...]
-    headdim_tiles: tuple[
-        int, ...
-    ]  # a call runs in the smallest tile that holds headdim and headdim_v
-    features: frozenset[str]
-    few_rows: bool = False  # the first choice for up to FEW_ROWS rows of q for each key, else last
-    max_capability: tuple[int, int] | None = None  # the last that has the kernel's instructions
-
-    def tile(self, headdim: int, headdim_v: int) -> int | None:
-        """The headdim tile that the call runs in, or None where it fits no tile."""
-        need = max(headdim, headdim_v)
-        return next((tile for tile in self.headdim_tiles if tile >= need), None)
-
-
-_SM80_FEATURES = frozenset(
-    (
-        "causal",
-        "window",
-        "varlen",
-        "seqused",
-        "gqa",
-        "softcap",
-        "alibi",
-        "sink",
-        "bias",
-        "dropout",
-        "split",
-        "deterministic",
-        "batch_invariant",
-    )
-)
-_DECODE_FEATURES = frozenset(
-    (
-        "causal",
-        "window",
-        "varlen",
-        "seqused",
-        "gqa",
-        "softcap",
-        "alibi",
-        "sink",
-        "paged",
-        "leftpad",
-        "cache_batch_idx",
-        "split",
-        "tree",
-        "fp8_kv",
-        "deterministic",
-        "batch_invariant",
-    )
-)
-_SM90_FEATURES = _SM80_FEATURES - {"dropout"}
-KERNELS: tuple[Kernel, ...] = (
-    Kernel(
-        name="sm90_fwd",
-        op="forward",
-        family="sm90",
-        min_capability=(9, 0),
-        max_capability=(9, 0),
-        dtypes=("float16", "bfloat16"),
-        headdim_tiles=(64, 96, 128, 192, 256),
-        features=_SM90_FEATURES,
-    ),
-    Kernel(
-        name="sm80_fwd",
-        op="forward",
-        family="sm80",
-        min_capability=(8, 0),
-        dtypes=("float16", "bfloat16"),
-        headdim_tiles=(32, 64, 96, 128, 192, 256),
-        features=_SM80_FEATURES,
-    ),
-    Kernel(
-        name="sm80_bwd",
-        op="backward",
-        family="sm80",
-        min_capability=(8, 0),
-        dtypes=("float16", "bfloat16"),
-        headdim_tiles=(32, 64, 96, 128, 192, 256),
-        features=_SM80_FEATURES | {"dbias"},
-    ),
-    Kernel(
-        name="sm80_decode",
-        op="forward",
-        family="sm80",
-        min_capability=(8, 0),
-        dtypes=("float16", "bfloat16"),
-        headdim_tiles=(64, 128, 192, 256),
-        features=_DECODE_FEATURES,
-        few_rows=True,
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -158,6 +48,7 @@ class Query:
     headdim_v: int
     features: frozenset[str] = frozenset()
     rows: int | None = None  # max_seqlen_q * heads_q / heads_kv: rows of q for each key, if known
+    shared_kv: bool = False  # v is k[..., :headdim_v], in rows of whole 16 bytes
 
     @property
     def wants_few_rows(self) -> bool:
@@ -238,10 +129,21 @@ def _refusal(
         )
     if query.dtype not in kernel.dtypes:
         return f"dtype is {query.dtype}; nearest: {' or '.join(kernel.dtypes)}"
+    if kernel.shared_kv and query.headdim < SHARED_KV_FROM:
+        return f"headdim is {query.headdim}; nearest: {SHARED_KV_FROM} or more"
     tile = kernel.tile(query.headdim, query.headdim_v)
     if tile is None:
         have = str(max(query.headdim, query.headdim_v))
-        return f"headdim is {have}; nearest: at most {kernel.headdim_tiles[-1]}"
+        most = str(kernel.headdim_tiles[-1])
+        if kernel.max_headdim_v is not None:
+            have = f"{query.headdim}, headdim_v {query.headdim_v}"
+            most = f"{most}, headdim_v {kernel.max_headdim_v}"
+        return f"headdim is {have}; nearest: at most {most}"
+    if kernel.shared_kv and not query.shared_kv:
+        return (
+            "v does not lie in k's rows; nearest: v = k[..., :headdim_v] of rows whose address, "
+            "length and strides are multiples of 16 bytes"
+        )
     if installed is not None and (kernel.name, tile) not in installed:
         return f"this build has no {kernel.name} for headdim {tile}; nearest: a build with it"
     return None
@@ -275,6 +177,13 @@ def choose(query: Query, installed: frozenset[tuple[str, int]] | None = None) ->
     return Choice(chosen, tile, tuple(refusals))
 
 
+def _headdims(kernel: Kernel) -> str:
+    if kernel.shared_kv:
+        most = f"{kernel.headdim_tiles[-1]}, headdim_v {kernel.max_headdim_v}"
+        return f"{SHARED_KV_FROM} to {most}, v = k[..., :headdim_v]"
+    return f"any up to {kernel.headdim_tiles[-1]}"
+
+
 def support_matrix() -> str:
     """The kernel table as Markdown.
 
@@ -289,7 +198,7 @@ def support_matrix() -> str:
     rows = [
         ["pass", *(k.op for k in KERNELS), both],
         ["dtypes", *(", ".join(k.dtypes) for k in KERNELS), "all, float32 and float64 too"],
-        ["headdim", *(f"any up to {k.headdim_tiles[-1]}" for k in KERNELS), "any up to 256"],
+        ["headdim", *(_headdims(k) for k in KERNELS), "any up to 576, headdim_v 512"],
     ]
     for name, (what, _) in FEATURES.items():
         marks = ["yes" if name in k.features else "-" for k in KERNELS]

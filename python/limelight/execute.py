@@ -18,7 +18,12 @@ from limelight import dispatch, runtime, torch_path
 from limelight.backward_kernel import run_backward_kernel
 from limelight.check_values import check_values, wanted
 from limelight.checks import check_shapes
-from limelight.decode_kernel import fits_schedule, run_decode_kernel, workspace_bytes
+from limelight.decode_kernel import (
+    fits_schedule,
+    run_decode_kernel,
+    shares_rows,
+    workspace_bytes,
+)
 from limelight.forward_kernel import odd_strides, run_forward_kernel
 from limelight.messages import check_out
 
@@ -84,7 +89,12 @@ def make_query(
         v.shape[-1],
         features | {"dbias"} if need_dbias and p.bias is not None else features,
         p.max_seqlen_q * (q.shape[-2] // max(k.shape[-2], 1)),
+        _shared_kv(q, k, v),
     )
+
+
+def _shared_kv(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return q.shape[-1] >= dispatch.SHARED_KV_FROM and shares_rows(q, k, v)
 
 
 def choose(
@@ -148,6 +158,7 @@ def _plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         q.device,
         k.device,
         v.device,
+        _shared_kv(q, k, v),
         p.softmax_scale,
         p.max_seqlen_q,
         p.max_seqlen_k,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from limelight import dispatch, runtime
+from limelight.decode_kernel import shares_rows
 
 
 def _present(value: Any) -> bool:
@@ -119,18 +120,19 @@ def explain(
     headdim_v: int | None = None,
     heads_q: int = 1,
     heads_kv: int | None = None,
+    shared_kv: bool = False,
     **features: Any,
 ) -> Explanation:
     """Tell which kernel serves a call, and every other kernel's reason, without running it.
 
     Either of a call: q, k, v and the arguments that the attention function would get (dropout_p,
     window_size, block_table, ...). Or of a description: dtype, headdim, headdim_v, heads_q,
-    heads_kv and features by name (causal, window, varlen, seqused, softcap, alibi, sink, bias,
-    dbias, dropout, paged, leftpad, cache_batch_idx, split, tree, fp8_kv, fp8, deterministic,
-    batch_invariant) with a true value. max_seqlen_q tells how many tokens a sequence has where q
-    does not: few rows for each key are the decode kernels'. device: a torch device, "sm_90",
-    (9, 0), or None for q's, else this machine's. op: forward or backward. A capability is answered
-    from the kernel table, a device from this build.
+    heads_kv, shared_kv (v is k[..., :headdim_v]) and features by name (causal, window, varlen,
+    seqused, softcap, alibi, sink, bias, dbias, dropout, paged, leftpad, cache_batch_idx, split,
+    tree, fp8_kv, fp8, deterministic, batch_invariant) with a true value. max_seqlen_q tells how
+    many tokens a sequence has where q does not: few rows for each key are the decode kernels'.
+    device: a torch device, "sm_90", (9, 0), or None for q's, else this machine's. op: forward or
+    backward. A capability is answered from the kernel table, a device from this build.
     """
     if op not in dispatch.OPS:
         raise ValueError(f"op is {op!r}; allowed: {', '.join(dispatch.OPS)}")
@@ -142,6 +144,7 @@ def explain(
         device = q.device if device is None else device
         dtype, headdim, headdim_v = q.dtype, q.shape[-1], v.shape[-1]
         heads_q, heads_kv = q.shape[-2], k.shape[-2]
+        shared_kv = headdim >= dispatch.SHARED_KV_FROM and shares_rows(q, k, v)
         seqlen_q = q.shape[1] if seqlen_q is None and q.dim() == 4 else seqlen_q
         if k.element_size() == 1:
             used.add("fp8" if q.element_size() == 1 else "fp8_kv")
@@ -155,6 +158,7 @@ def explain(
         headdim if headdim_v is None else headdim_v,
         frozenset(used),
         None if seqlen_q is None else int(seqlen_q) * heads_q // (heads_kv or heads_q),
+        shared_kv,
     )
     here = not (isinstance(device, tuple) or str(device).startswith("sm_"))
     choice = dispatch.choose(query, runtime.installed() if here else None)

@@ -54,7 +54,8 @@ def flash_attn_func(
 ) -> Any:
     """Exact attention, softmax(softmax_scale * q k^T) v, tile by tile (arXiv 2205.14135).
 
-    q: (batch, seqlen_q, heads_q, headdim); heads_q a multiple of heads_kv, headdims 1 to 256.
+    q: (batch, seqlen_q, heads_q, headdim); heads_q a multiple of heads_kv, headdim 1 to 576,
+        headdim_v 1 to 512.
     k: (batch, seqlen_k, heads_kv, headdim). v: (batch, seqlen_k, heads_kv, headdim_v).
         float16, bfloat16, float32, float64, or float8_e4m3fn (k and v, or all; forward only); any
         strides with a contiguous last dimension. Autocast casts float32 to its dtype.

@@ -86,6 +86,8 @@ def _has_kernel(device: torch.device, dtype: torch.dtype, dims: tuple[int, int])
     if capability is None or runtime.settings.backend == "torch" or runtime.device_problem(device):
         return False
     name = str(torch.bfloat16 if dtype.itemsize == 1 else dtype).removeprefix("torch.")
-    query = dispatch.Query("forward", capability, name, *dims, frozenset({"paged"}), 1)
+    query = dispatch.Query(
+        "forward", capability, name, *dims, frozenset({"paged"}), 1, shared_kv=True
+    )
     kernel = dispatch.choose(query, runtime.installed()).kernel
     return kernel is not None and kernel.few_rows

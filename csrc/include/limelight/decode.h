@@ -36,7 +36,9 @@ struct DecodeOptions {
 
 /// One decode call. block_table [batch, max_pages] makes k and v [num_pages, page_size, heads_kv,
 /// headdim] with k_strides.batch the stride of a page; seqlen_k is then max_pages * page_size. k
-/// and v may be views of one cache. Strides are multiples of 8 elements (FP8: 16).
+/// and v may be views of one cache. Strides are multiples of 8 elements (FP8: 16). headdim above
+/// 256 (multi-head latent attention: 576 with headdim_v 512) takes 16-bit keys whose first
+/// headdim_v columns are the values: v == k, equal strides; unified_max changes nothing there.
 struct DecodeParams : AttentionParams, DecodeOptions {};
 
 /// Exact attention for few query rows per key: the query heads of a kv head and the query tokens
