@@ -114,7 +114,12 @@ def test_features_that_a_kernel_lacks_are_all_refused(kernel: dispatch.Kernel) -
     for name in dispatch.FEATURES:
         dims = {"headdim": 576, "headdim_v": 512} if kernel is MLA else {}
         asked = query(
-            name, op=kernel.op, capability=kernel.min_capability, shared_kv=kernel is MLA, **dims
+            name,
+            op=kernel.op,
+            capability=kernel.min_capability,
+            dtype=kernel.dtypes[0],
+            shared_kv=kernel is MLA,
+            **dims,
         )
         assert (dispatch._refusal(kernel, asked, None) is None) == (name in kernel.features), name
 

@@ -24,6 +24,13 @@ LIMELIGHT_DEVICE uint32_t smem_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// The same value, of which the compiler knows nothing: what depends on it is computed again instead
+// of being kept in registers.
+LIMELIGHT_DEVICE int opaque(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // Two 16-bit elements in one register, low half first, rounded to nearest even.
 LIMELIGHT_DEVICE uint32_t pack2(float low, float high, __half) {
     const __half2 pair = __floats2half2_rn(low, high);

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// wgmma m64nNk16 with fp32 accumulators; PTX ISA, "Asynchronous Warpgroup Level Matrix
-// Instructions". B comes from shared memory, A from shared memory (K-major) or registers.
+// wgmma m64nNk16 (16-bit) and m64nNk32 (e4m3) with fp32 accumulators; PTX ISA, "Asynchronous
+// Warpgroup Level Matrix Instructions". B comes from shared memory, A from shared memory (K-major)
+// or registers.
 //
 // Lane l of warp w of the warpgroup owns, with g = l / 4 and t = l % 4:
 //   d[4 j + e]  row 16 w + g + 8 (e / 2), column 8 j + 2 t + e % 2   (mma.m16n8's accumulators)
-//   a[0..3]     rows g, g+8, g, g+8; k = 2t, 2t, 2t+8, 2t+8 (pairs)
+//   a[0..3]     rows g, g+8, g, g+8; k = 2t, 2t, 2t+8, 2t+8 (pairs); of e4m3 k = 4t, 4t, 4t+16,
+//               4t+16 (fours)
 #pragma once
+
+#include <cuda_fp8.h>
 
 #include <type_traits>
 
@@ -62,13 +66,14 @@ LIMELIGHT_DEVICE uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading) {
 
 // d = A B + (accumulate ? d : 0), asynchronous.
 //   ss: A and B K-major in shared memory, by descriptor
-//   rs: A in registers, B MN-major in shared memory
+//   rs: A in registers, B MN-major in shared memory; of e4m3 K-major, the only order it has
 template <int kN, class Element>
 struct Wgmma;
 
 #define LIMELIGHT_F8(d, i)                                                                      \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
         "+f"(d[i + 6]), "+f"(d[i + 7])
+#define LIMELIGHT_F4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define LIMELIGHT_R8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define LIMELIGHT_F8_(d) LIMELIGHT_F8(d, 0)
 #define LIMELIGHT_R16 LIMELIGHT_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -78,7 +83,7 @@ struct Wgmma;
 #define LIMELIGHT_R32 LIMELIGHT_R24 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define LIMELIGHT_F32_(d) LIMELIGHT_F24_(d), LIMELIGHT_F8(d, 24)
 #define LIMELIGHT_R36 LIMELIGHT_R32 ", %32, %33, %34, %35"
-#define LIMELIGHT_F36_(d) LIMELIGHT_F32_(d), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
+#define LIMELIGHT_F36_(d) LIMELIGHT_F32_(d), LIMELIGHT_F4(d, 32)
 #define LIMELIGHT_R40 LIMELIGHT_R32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define LIMELIGHT_F40_(d) LIMELIGHT_F32_(d), LIMELIGHT_F8(d, 32)
 #define LIMELIGHT_R48 LIMELIGHT_R40 ", %40, %41, %42, %43, %44, %45, %46, %47"
@@ -87,6 +92,8 @@ struct Wgmma;
 #define LIMELIGHT_F56_(d) LIMELIGHT_F48_(d), LIMELIGHT_F8(d, 48)
 #define LIMELIGHT_R64 LIMELIGHT_R56 ", %56, %57, %58, %59, %60, %61, %62, %63"
 #define LIMELIGHT_F64_(d) LIMELIGHT_F56_(d), LIMELIGHT_F8(d, 56)
+#define LIMELIGHT_R68 LIMELIGHT_R64 ", %64, %65, %66, %67"
+#define LIMELIGHT_F68_(d) LIMELIGHT_F64_(d), LIMELIGHT_F4(d, 64)
 #define LIMELIGHT_R72 LIMELIGHT_R64 ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define LIMELIGHT_F72_(d) LIMELIGHT_F64_(d), LIMELIGHT_F8(d, 64)
 #define LIMELIGHT_R80 LIMELIGHT_R72 ", %72, %73, %74, %75, %76, %77, %78, %79"
@@ -105,15 +112,15 @@ struct Wgmma;
 #define LIMELIGHT_F128_(d) LIMELIGHT_F120_(d), LIMELIGHT_F8(d, 120)
 
 // A0.. are the numbers of the operands after the accumulators.
-#define LIMELIGHT_WGMMA(N, TYPE, NAME, COUNT, A0, A1, A2, A3, A4, A5)                          \
+#define LIMELIGHT_WGMMA(N, K, TYPE, NAME, SS, RS, COUNT, A0, A1, A2, A3, A4, A5)               \
     template <>                                                                                \
     struct Wgmma<N, TYPE> {                                                                    \
         LIMELIGHT_DEVICE static void ss(float (&d)[COUNT], uint64_t a, uint64_t b,             \
                                         bool accumulate) {                                     \
             asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #A2                                \
                          ", 0;\n"                                                              \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME       \
-                         " {" LIMELIGHT_R##COUNT "}, %" #A0 ", %" #A1 ", p, 1, 1, 0, 0; }\n"   \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k" #K ".f32." NAME "." NAME   \
+                         " {" LIMELIGHT_R##COUNT "}, %" #A0 ", %" #A1 ", p, 1, 1" SS "; }\n"   \
                          : LIMELIGHT_F##COUNT##_(d)                                            \
                          : "l"(a), "l"(b), "r"(int{accumulate}));                              \
         }                                                                                      \
@@ -121,17 +128,19 @@ struct Wgmma;
                                         bool accumulate) {                                     \
             asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #A5                                \
                          ", 0;\n"                                                              \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME       \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k" #K ".f32." NAME "." NAME   \
                          " {" LIMELIGHT_R##COUNT "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3     \
-                                                 "}, %" #A4 ", p, 1, 1, 1; }\n"                \
+                                                 "}, %" #A4 ", p, 1, 1" RS "; }\n"             \
                          : LIMELIGHT_F##COUNT##_(d)                                            \
                          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                 \
                            "r"(int{accumulate}));                                              \
         }                                                                                      \
     };
-#define LIMELIGHT_WGMMA_16_BIT(N, COUNT, ...)             \
-    LIMELIGHT_WGMMA(N, __half, "f16", COUNT, __VA_ARGS__) \
-    LIMELIGHT_WGMMA(N, __nv_bfloat16, "bf16", COUNT, __VA_ARGS__)
+#define LIMELIGHT_WGMMA_16_BIT(N, COUNT, ...)                                  \
+    LIMELIGHT_WGMMA(N, 16, __half, "f16", ", 0, 0", ", 1", COUNT, __VA_ARGS__) \
+    LIMELIGHT_WGMMA(N, 16, __nv_bfloat16, "bf16", ", 0, 0", ", 1", COUNT, __VA_ARGS__)
+#define LIMELIGHT_WGMMA_8_BIT(N, COUNT, ...) \
+    LIMELIGHT_WGMMA(N, 32, __nv_fp8_e4m3, "e4m3", "", "", COUNT, __VA_ARGS__)
 
 LIMELIGHT_WGMMA_16_BIT(16, 8, 8, 9, 10, 11, 12, 13)
 LIMELIGHT_WGMMA_16_BIT(64, 32, 32, 33, 34, 35, 36, 37)
@@ -146,9 +155,18 @@ LIMELIGHT_WGMMA_16_BIT(176, 88, 88, 89, 90, 91, 92, 93)
 LIMELIGHT_WGMMA_16_BIT(192, 96, 96, 97, 98, 99, 100, 101)
 LIMELIGHT_WGMMA_16_BIT(256, 128, 128, 129, 130, 131, 132, 133)
 
+LIMELIGHT_WGMMA_8_BIT(64, 32, 32, 33, 34, 35, 36, 37)
+LIMELIGHT_WGMMA_8_BIT(72, 36, 36, 37, 38, 39, 40, 41)
+LIMELIGHT_WGMMA_8_BIT(128, 64, 64, 65, 66, 67, 68, 69)
+LIMELIGHT_WGMMA_8_BIT(136, 68, 68, 69, 70, 71, 72, 73)
+
+#undef LIMELIGHT_WGMMA_8_BIT
 #undef LIMELIGHT_WGMMA_16_BIT
 #undef LIMELIGHT_WGMMA
 #undef LIMELIGHT_F8
+#undef LIMELIGHT_F4
+#undef LIMELIGHT_R68
+#undef LIMELIGHT_F68_
 #undef LIMELIGHT_R8
 #undef LIMELIGHT_F8_
 #undef LIMELIGHT_R16

@@ -46,6 +46,21 @@ void fill_dropout(AttentionParams& params, const py::handle& object, double drop
     }
 }
 
+// Factors of float8 tensors, one for each sequence and head of k and v, or null for None.
+const float* descale(const py::handle& object, const char* name, const AttentionParams& params,
+                     DescaleStrides& strides) {
+    const auto tensor = optional_view(object, name);
+    if (!tensor) {
+        return nullptr;
+    }
+    require(*tensor, name, ScalarType::kFloat32, 2);
+    expect(params.dtype == Dtype::kFloat8E4M3, name, "is for float8 tensors only");
+    expect(tensor->shape[0] == params.batch && tensor->shape[1] == params.heads_kv, name,
+           "must have the shape (batch, heads_kv)");
+    strides = {tensor->stride[0], tensor->stride[1]};
+    return static_cast<const float*>(tensor->data);
+}
+
 // The arguments that forward and backward share, in the order of the Python functions.
 struct Call {
     const py::object& q;
@@ -86,8 +101,12 @@ AttentionParams read_call(const Call& call) {
     params.k_strides = strides_of(k, "k", varlen_k);
     params.v_strides = strides_of(v, "v", varlen_k);
     params.out_strides = strides_of(out, "out", varlen_q);
-    expect(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype, "q, k, v, out",
-           "must share one dtype");
+    const bool fp8 = params.dtype == Dtype::kFloat8E4M3;
+    expect(k.dtype == q.dtype && v.dtype == q.dtype && (fp8 || out.dtype == q.dtype),
+           "q, k, v, out", "must share one dtype");
+    if (fp8) {
+        params.out_dtype = element_dtype(out, "out");
+    }
     params.q = q.data;
     params.k = k.data;
     params.v = v.data;
@@ -171,30 +190,34 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                        const py::object& cu_seqlens_k, const py::object& seqused_q,
                        const py::object& seqused_k, const py::object& alibi_slopes,
                        const py::object& sink, const py::object& bias, const py::object& rng_state,
-                       float softmax_scale, bool causal, int window_left, int window_right,
-                       float softcap, double dropout_p, int max_seqlen_q, int max_seqlen_k,
-                       uintptr_t stream) {
-    const AttentionParams params = read_call({q,
-                                              k,
-                                              v,
-                                              out,
-                                              lse,
-                                              cu_seqlens_q,
-                                              cu_seqlens_k,
-                                              seqused_q,
-                                              seqused_k,
-                                              alibi_slopes,
-                                              sink,
-                                              bias,
-                                              rng_state,
-                                              softmax_scale,
-                                              causal,
-                                              window_left,
-                                              window_right,
-                                              softcap,
-                                              dropout_p,
-                                              max_seqlen_q,
-                                              max_seqlen_k});
+                       const py::object& q_descale, const py::object& k_descale,
+                       const py::object& v_descale, float softmax_scale, bool causal,
+                       int window_left, int window_right, float softcap, double dropout_p,
+                       int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
+    AttentionParams params = read_call({q,
+                                        k,
+                                        v,
+                                        out,
+                                        lse,
+                                        cu_seqlens_q,
+                                        cu_seqlens_k,
+                                        seqused_q,
+                                        seqused_k,
+                                        alibi_slopes,
+                                        sink,
+                                        bias,
+                                        rng_state,
+                                        softmax_scale,
+                                        causal,
+                                        window_left,
+                                        window_right,
+                                        softcap,
+                                        dropout_p,
+                                        max_seqlen_q,
+                                        max_seqlen_k});
+    params.q_descale = descale(q_descale, "q_descale", params, params.q_descale_strides);
+    params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
+    params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_strides);
     raise(limelight::attention_forward(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 

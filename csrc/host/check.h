@@ -18,6 +18,9 @@ Status check_sm80_forward(const AttentionParams& params);
 // Limits of the kernels of csrc/sm90: the same features, and tensors that tensor maps express.
 Status check_sm90_forward(const AttentionParams& params);
 
+// Those of its FP8 kernels, for calls whose dtype is kFloat8E4M3.
+Status check_sm90_fp8_forward(const AttentionParams& params);
+
 // Limits of a backward call.
 Status check_backward(const AttentionBackwardParams& params);
 Status check_sm80_backward(const AttentionBackwardParams& params);

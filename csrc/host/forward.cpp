@@ -65,7 +65,12 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     if (const Status status = check_attention(params); !status.ok()) {
         return status;
     }
-    const bool fits_sm90 = check_sm90_forward(params).ok();
+    const bool fp8 = params.dtype == Dtype::kFloat8E4M3;
+    const Status fits_fp8 = fp8 ? check_sm90_fp8_forward(params) : Status{};
+    if (!fits_fp8.ok()) {
+        return fits_fp8;
+    }
+    const bool fits_sm90 = fp8 || check_sm90_forward(params).ok();
     const Status fits_sm80 = check_sm80_forward(params);
     if (!fits_sm90 && !fits_sm80.ok()) {
         return fits_sm80;

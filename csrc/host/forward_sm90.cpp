@@ -11,11 +11,13 @@ namespace limelight {
 
 namespace {
 
+using Launch = Status (*)(FwdParams, int, cudaStream_t);
+
 struct Row {
     const char* name;
     int headdim;
     int headdim_v;
-    Status (*launch)(FwdParams, int, cudaStream_t);
+    Launch launch;
 };
 
 template <int kHeadDim, int kHeadDimV>
@@ -30,18 +32,37 @@ constexpr Row kRows[] = {
     row<192, 192>("sm90_fwd_hdim192"), row<256, 256>("sm90_fwd_hdim256"),
 };
 
+template <int kHeadDim, int kHeadDimV>
+constexpr Row fp8_row(const char* name) {
+    return {name, kHeadDim, kHeadDimV, sm90::launch_fwd_fp8<kHeadDim, kHeadDimV>};
+}
+
+constexpr Row kFp8Rows[] = {
+    fp8_row<64, 64>("sm90_fwd_fp8_hdim64"),
+    fp8_row<128, 128>("sm90_fwd_fp8_hdim128"),
+    fp8_row<192, 128>("sm90_fwd_fp8_hdim192_128"),
+    fp8_row<256, 256>("sm90_fwd_fp8_hdim256"),
+};
+
+template <size_t kCount>
+Launch find_launch(const Row (&rows)[kCount], const AttentionParams& call) {
+    const auto found = std::find_if(std::begin(rows), std::end(rows), [&](const Row& row) {
+        return row.headdim >= call.headdim && row.headdim_v >= call.headdim_v;
+    });
+    return found == std::end(rows) ? nullptr : found->launch;
+}
+
 }  // namespace
 
 Status launch_sm90_forward(const AttentionParams& call, const Device& device, cudaStream_t stream) {
-    const auto found = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& row) {
-        return row.headdim >= call.headdim && row.headdim_v >= call.headdim_v;
-    });
-    if (found == std::end(kRows)) {
+    const Launch launch =
+        call.dtype == Dtype::kFloat8E4M3 ? find_launch(kFp8Rows, call) : find_launch(kRows, call);
+    if (launch == nullptr) {
         return Status::error(Status::Code::kUnsupported,
                              "headdim %d with headdim_v %d: no sm90 forward kernel holds both",
                              call.headdim, call.headdim_v);
     }
-    return found->launch(derive_forward(call), device.sm_count, stream);
+    return launch(derive_forward(call), device.sm_count, stream);
 }
 
 std::vector<KernelInfo> describe_sm90_forward() {
@@ -52,6 +73,13 @@ std::vector<KernelInfo> describe_sm90_forward() {
         infos.push_back({row.name, "forward", "sm90", tile.headdim, 64 * tile.consumers,
                          tile.block_kv, 4 * (1 + tile.consumers), sm90::kStages,
                          static_cast<int32_t>(sm90::smem_bytes(tile)), "hopper"});
+    }
+    for (const Row& row : kFp8Rows) {
+        const sm90::Fp8Tile tile =
+            sm90::find_fp8_tile(row.headdim, row.headdim_v, sm90::Scores::kPlain);
+        infos.push_back({row.name, "forward", "sm90_fp8", tile.headdim, 64 * sm90::kFp8Consumers,
+                         tile.block_kv, 4 * (1 + sm90::kFp8Consumers), sm90::kStages,
+                         static_cast<int32_t>(sm90::fp8_smem_bytes(tile)), "hopper"});
     }
     return infos;
 }

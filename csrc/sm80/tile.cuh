@@ -179,7 +179,8 @@ LIMELIGHT_DEVICE void add_position_terms(float (&s)[Config::kTilesM][Config::kTi
             x -= slope_log2 * fabsf(static_cast<float>(distance));
         });
     }
-    if (params.bias != nullptr) {
+    // The kernels of 8-bit elements refuse a bias: its addresses cost too many registers.
+    if (sizeof(Element) > 1 && params.bias != nullptr) {
         const int64_t slice = batch * params.bias_strides.batch + head * params.bias_strides.head;
         const int seqlen_q = mask.seqlen_k - mask.shift;
         for_each_score<Config>(s, warp_row, first_column, [&](float& x, int r, int c) {

@@ -60,11 +60,12 @@ template <class Config>
 LIMELIGHT_DEVICE void issue_scores(float (&s)[1][Config::kTilesN][4], uint64_t q, uint64_t k) {
     using QTile = typename Config::QTile;
     using KTile = typename Config::KTile;
-    constexpr int kStepsPerPanel = QTile::kPanel / 16;
+    constexpr int kStepBytes = 32;  // of k16 or, in 8 bits, k32
+    constexpr int kStepsPerPanel = QTile::kRowBytes / kStepBytes;
 #pragma unroll
-    for (int step = 0; step < Config::kHeadDim / 16; ++step) {
+    for (int step = 0; step < QTile::kPanels * kStepsPerPanel; ++step) {
         const int panel = step / kStepsPerPanel;
-        const int inside = step % kStepsPerPanel * 32;
+        const int inside = step % kStepsPerPanel * kStepBytes;
         Wgmma<Config::kBlockKV, typename Config::Element>::ss(
             flat(s), q + (panel * QTile::kPanelBytes + inside) / 16,
             k + (panel * KTile::kPanelBytes + inside) / 16, step > 0);
@@ -149,11 +150,10 @@ LIMELIGHT_DEVICE void release(uint64_t& barrier) {
 // Writes the group's rows of O: rounded into `tile` (rows of the group), from there by TMA where
 // everything outside the sequence is outside the tensor map too, by plain stores otherwise. Rows
 // from `used` to `extent` become zeros.
-template <class Config>
+template <class Config, class Element = typename Config::Element>
 LIMELIGHT_DEVICE void store_output(const float (&o)[1][Config::kTilesO][4],
                                    const FwdKernelParams& params, const Work<Config>& work,
                                    int group, char* tile) {
-    using Element = typename Config::Element;
     using OTile = typename Config::OTile;
     constexpr int kChunkElements = 8;
     const int first = work.q_begin + group * Config::kGroupRows;
@@ -229,10 +229,9 @@ LIMELIGHT_DEVICE void store_lse(const float (&lse)[2], const FwdKernelParams& pa
 
 // O = 0 and lse = -inf for a tile that sees no key; touches no shared memory, which may be filling
 // for the next tile.
-template <class Config>
+template <class Config, class Element = typename Config::Element>
 LIMELIGHT_DEVICE void store_nothing(const FwdKernelParams& params, const Work<Config>& work,
                                     int warp_row) {
-    using Element = typename Config::Element;
     const int lane = threadIdx.x % kWarpSize;
 #pragma unroll 1
     for (int row = warp_row; row < min(warp_row + 16, work.sequence.q_extent); ++row) {

@@ -84,6 +84,11 @@ struct FwdConfig {
         uint64_t v_landed[kStages];  // of a V tile whose tail must be cleared before it is full
     };
 
+    // What a tile of V counts on when TMA has written it.
+    LIMELIGHT_DEVICE static uint64_t& v_arrival(Smem& smem, int stage, bool has_tail) {
+        return has_tail ? smem.v_landed[stage] : smem.v_full[stage];
+    }
+
     static_assert(kTile.headdim == kHeadDim, "every instantiation has a row in kFwdTiles");
     static_assert(kBlockKV % 16 == 0 && kBlockKV <= 256, "whole k16 steps, one TMA box");
     static_assert(!kSumColumn || (VTile::kPanels == 1 && VTile::kPanel == 64),

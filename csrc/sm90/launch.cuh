@@ -47,8 +47,10 @@ Status make_view(const TensorExtents& tensor, int box_rows, TensorView* view) {
     return encode_tensor_map(tensor, TileLayout::kPanel, box_rows, &view->map);
 }
 
+// `kernel`: the instantiation for Config.
 template <class Config>
-Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
+Status launch_kernel(void (*kernel)(FwdKernelParams), const FwdParams& call, int sm_count,
+                     cudaStream_t stream) {
     FwdKernelParams params{};
     params.call = call;
     params.call.num_q_blocks = ceil_div(call.seqlen_q, Config::kBlockQ);
@@ -76,8 +78,13 @@ Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
             return status;
         }
     }
-    return launch(sm90_attention_fwd<Config>, std::min<int64_t>(tiles, sm_count), Config::kThreads,
+    return launch(kernel, std::min<int64_t>(tiles, sm_count), Config::kThreads,
                   sizeof(typename Config::Smem), params, stream);
+}
+
+template <class Config>
+Status launch_config(const FwdParams& call, int sm_count, cudaStream_t stream) {
+    return launch_kernel<Config>(sm90_attention_fwd<Config>, call, sm_count, stream);
 }
 
 template <class Element, int kHeadDim, int kHeadDimV, Scores kScores>
@@ -92,15 +99,18 @@ Status launch_scores(const FwdParams& call, int sm_count, cudaStream_t stream) {
     return launch_config<FwdConfig<Element, kHeadDim, kHeadDimV, kScores>>(call, sm_count, stream);
 }
 
+inline bool changes_scores(const FwdParams& call) {
+    return call.softcap > 0.0f || call.alibi_slopes != nullptr || call.bias != nullptr ||
+           !(call.softmax_scale > 0.0f);
+}
+
 template <int kHeadDim, int kHeadDimV>
 Status launch_fwd(FwdParams call, int sm_count, cudaStream_t stream) {
-    const bool change = call.softcap > 0.0f || call.alibi_slopes != nullptr ||
-                        call.bias != nullptr || !(call.softmax_scale > 0.0f);
     const auto with_element = [&]<class Element>(Element) {
-        return change ? launch_scores<Element, kHeadDim, kHeadDimV, Scores::kChange>(call, sm_count,
-                                                                                     stream)
-                      : launch_scores<Element, kHeadDim, kHeadDimV, Scores::kPlain>(call, sm_count,
-                                                                                    stream);
+        return changes_scores(call) ? launch_scores<Element, kHeadDim, kHeadDimV, Scores::kChange>(
+                                          call, sm_count, stream)
+                                    : launch_scores<Element, kHeadDim, kHeadDimV, Scores::kPlain>(
+                                          call, sm_count, stream);
     };
     return call.dtype == Dtype::kFloat16 ? with_element(__half{}) : with_element(__nv_bfloat16{});
 }

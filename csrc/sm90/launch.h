@@ -4,7 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "attention/params.h"
-#include "sm90/fwd_tiles.h"
+#include "sm90/fwd_fp8_tiles.h"
 
 namespace limelight::sm90 {
 
@@ -12,5 +12,9 @@ namespace limelight::sm90 {
 // instantiated in fwd_hdim<N>.cu.
 template <int kHeadDim, int kHeadDimV>
 Status launch_fwd(FwdParams params, int sm_count, cudaStream_t stream);
+
+// The same of kFp8Tiles, in fwd_fp8_hdim<N>.cu.
+template <int kHeadDim, int kHeadDimV>
+Status launch_fwd_fp8(FwdParams params, int sm_count, cudaStream_t stream);
 
 }  // namespace limelight::sm90

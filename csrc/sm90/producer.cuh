@@ -50,8 +50,7 @@ LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config:
         };
         const auto load_v = [&](int block) {
             mbarrier_wait(smem.v_empty[v_slot.stage], v_slot.phase ^ 1);
-            uint64_t& full = work.has_tail(params, block) ? smem.v_landed[v_slot.stage]
-                                                          : smem.v_full[v_slot.stage];
+            uint64_t& full = Config::v_arrival(smem, v_slot.stage, work.has_tail(params, block));
             mbarrier_arrive_expect_tx(full, VTile::kBytes);
             load_panels<VTile>(smem.v[v_slot.stage], params.v, k_row + block * Config::kBlockKV,
                                head_kv, work.sequence.k_batch, full);

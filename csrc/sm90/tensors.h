@@ -20,10 +20,11 @@ inline Tensors tensors_of(const AttentionParams& p) {
     const int64_t batch_k = packed_k ? 1 : p.batch;
     const int64_t rows_q = packed_q ? p.total_rows_q : p.seqlen_q;
     const int64_t rows_k = packed_k ? p.total_rows_k : p.seqlen_k;
+    const Dtype out_dtype = p.dtype == Dtype::kFloat8E4M3 ? p.out_dtype : p.dtype;
     return {{p.dtype, p.q, batch_q, rows_q, p.heads_q, p.headdim, p.q_strides},
             {p.dtype, p.k, batch_k, rows_k, p.heads_kv, p.headdim, p.k_strides},
             {p.dtype, p.v, batch_k, rows_k, p.heads_kv, p.headdim_v, p.v_strides},
-            {p.dtype, p.out, batch_q, rows_q, p.heads_q, p.headdim_v, p.out_strides}};
+            {out_dtype, p.out, batch_q, rows_q, p.heads_q, p.headdim_v, p.out_strides}};
 }
 
 }  // namespace limelight::sm90

@@ -44,6 +44,9 @@ def attention_forward(
     sink: Tensor | None,
     bias: Tensor | None,
     rng_state: Tensor | None,
+    q_descale: Tensor | None,
+    k_descale: Tensor | None,
+    v_descale: Tensor | None,
     softmax_scale: float,
     causal: bool,
     window_left: int,
@@ -59,8 +62,9 @@ def attention_forward(
 
     q (batch, seqlen_q, heads_q, headdim) or (total_q, heads_q, headdim) with cu_seqlens_q; k, v
     likewise with heads_kv; out like q with headdim_v; lse (batch, heads_q, seqlen_q) or (heads_q,
-    total_q) float32; rng_state (2,) int64, needed when dropout_p > 0. ValueError for arguments that
-    contradict each other, RuntimeError for what the kernel or the CUDA runtime refuses.
+    total_q) float32; rng_state (2,) int64, needed when dropout_p > 0; descales (batch, heads_kv)
+    float32, of float8 q, k and v, whose out has 16 bits. ValueError for arguments that contradict
+    each other, RuntimeError for what the kernel or the CUDA runtime refuses.
     """
 
 def attention_backward(

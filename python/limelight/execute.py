@@ -127,8 +127,11 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         lse_shape=lse_shape,
         lse_dtype=lse_dtype,
         pad=(-q.shape[-1] % step, -v.shape[-1] % step),
-        out_like_q=out_shape == q.shape and q.is_contiguous() and not odd_strides(q, 8),
-        copy=(odd_strides(q, 8), odd_strides(k, step), odd_strides(v, step)),
+        out_like_q=out_shape == q.shape
+        and out_dtype == q.dtype
+        and q.is_contiguous()
+        and not odd_strides(q, 8),
+        copy=(odd_strides(q, 16 // q.element_size()), odd_strides(k, step), odd_strides(v, step)),
         pack=_scattered(p.sink) or _scattered(p.alibi_slopes),
         read_values=q.device.type == "cpu" or runtime.settings.check,
         workspace=workspace_bytes(q, k, v, p, batch) if few_rows else 0,

@@ -104,6 +104,9 @@ def run_forward_kernel(
             sink,
             bias,
             p.rng_state,
+            p.q_descale,
+            p.k_descale,
+            p.v_descale,
         ),
         (
             p.softmax_scale,

@@ -107,6 +107,16 @@ KERNELS: tuple[Kernel, ...] = (
         features=_SM90_FEATURES,
     ),
     Kernel(
+        name="sm90_fwd_fp8",
+        op="forward",
+        family="sm90",
+        min_capability=(9, 0),
+        max_capability=(9, 0),
+        dtypes=("float8_e4m3fn",),
+        headdim_tiles=(64, 128, 192, 256),
+        features=_SM90_FEATURES - {"bias"} | {"fp8"},
+    ),
+    Kernel(
         name="sm80_fwd",
         op="forward",
         family="sm80",

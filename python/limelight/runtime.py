@@ -173,7 +173,8 @@ def installed() -> frozenset[tuple[str, int]]:
 def kernel_name(entry: dict[str, Any]) -> str:
     """The dispatch table's name of a kernel that the extension lists."""
     suffix = {"forward": "fwd", "backward": "bwd"}
-    return f"{entry['family']}_{suffix.get(entry['op'], entry['op'])}"
+    family, _, variant = entry["family"].partition("_")
+    return "_".join(filter(None, (family, suffix.get(entry["op"], entry["op"]), variant)))
 
 
 @cache

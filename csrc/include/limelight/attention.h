@@ -29,6 +29,12 @@ struct BiasStrides {
     int64_t col;
 };
 
+/// Strides in elements of a (batch, heads_kv) tensor of factors; 0 repeats one.
+struct DescaleStrides {
+    int64_t batch;
+    int64_t head;
+};
+
 /// One attention call. Plain data: pointers are device memory owned by the caller, null where a
 /// feature is not used.
 ///
@@ -42,7 +48,8 @@ struct BiasStrides {
 /// A field that a kernel does not serve makes the call return Status::Code::kUnsupported; none is
 /// ignored.
 struct AttentionParams {
-    Dtype dtype = Dtype::kBFloat16;  ///< of q, k, v and out
+    Dtype dtype = Dtype::kBFloat16;      ///< of q, k and v, and of out unless it is kFloat8E4M3
+    Dtype out_dtype = Dtype::kBFloat16;  ///< of out where dtype is kFloat8E4M3: 16 bits
     int32_t batch = 0;
     int32_t heads_q = 0;
     int32_t heads_kv = 0;   ///< divides heads_q
@@ -65,7 +72,7 @@ struct AttentionParams {
     TensorStrides out_strides{};
     int64_t total_rows_q = 0;  ///< varlen: rows that q and out hold; 0 (unknown) rules out kernels
                                ///< that copy by tensor map
-    int64_t total_rows_k = 0;  ///< varlen: rows that k and v hold, likewise
+    int64_t total_rows_k = 0;  ///< varlen, paged: rows (of all pages) that k and v hold, likewise
 
     float* lse = nullptr;  ///< [batch, heads_q, seqlen_q] or [heads_q, total_q]
     int64_t lse_batch_stride = 0;
@@ -99,9 +106,12 @@ struct AttentionParams {
     double dropout_p = 0.0;  ///< in [0, 1); double, so that every caller rounds it to one threshold
     const uint64_t* rng_state =
         nullptr;  ///< [2] Philox seed and offset, read on the device; needed when dropout_p > 0
-    const float* q_descale = nullptr;  ///< [batch, heads_kv]
-    const float* k_descale = nullptr;
+    const float* q_descale = nullptr;  ///< [batch, heads_kv]: kFloat8E4M3 q times its own factor,
+    const float* k_descale = nullptr;  ///< for the query heads that share the kv head; null for 1
     const float* v_descale = nullptr;
+    DescaleStrides q_descale_strides{};
+    DescaleStrides k_descale_strides{};
+    DescaleStrides v_descale_strides{};
     int32_t num_splits = 0;  ///< 0: the library chooses
     bool deterministic = false;
     bool batch_invariant = false;
@@ -165,7 +175,7 @@ LIMELIGHT_API size_t attention_backward_workspace(const AttentionBackwardParams&
 struct KernelInfo {
     const char* name;    ///< e.g. "sm80_fwd_hdim128"
     const char* op;      ///< "forward" or "backward"
-    const char* family;  ///< "sm80" or "sm90"
+    const char* family;  ///< "sm80", "sm90" or "sm90_fp8"
     int32_t headdim;     ///< tile: serves every headdim and headdim_v up to this
     int32_t block_q;     ///< forward: rows of q a thread block owns; backward: rows of q per step
     int32_t block_kv;    ///< forward: keys per step; backward: keys a thread block owns

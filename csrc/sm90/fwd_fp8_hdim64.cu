@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "sm90/launch_fp8.cuh"
+
+namespace limelight::sm90 {
+
+template Status launch_fwd_fp8<64, 64>(FwdParams params, int sm_count, cudaStream_t stream);
+
+}  // namespace limelight::sm90

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How far attention on float8 tensors may be from float64 of the same (dequantised) tensors.
+
+The kernel rounds P = 256 exp(S - max) to e4m3 and divides by the sum of the rounded P, so to first
+order O is off by sum_j d_j w_j (V_j - O), with w the softmax and d_j the relative rounding of P_j.
+e4m3 has 8 steps for each power of two: d_j is at most U = 2**-4 and, spread evenly over a step, has
+a root mean square of at most RMS = 2**-3 / sqrt(12), independently for each j. Below 2**-6 steps
+stop shrinking: P_j is off by at most 2**-10 there, 2**-18 before the factor.
+
+The tensor cores of Hopper keep about 13 fraction bits of the largest term of a step (e4m3: 32
+products): `cores` allows headdim / 32 such steps in S and block_kv / 32 in each block's P V.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from cases import Inputs
+from reference import reference
+from tolerance import assert_agrees, assert_same_special_values, on_cpu, unit_roundoff
+from torch import Tensor
+
+U = 2.0**-4
+RMS = 2.0**-3 / math.sqrt(12)
+CORE = 2.0**-13
+SMALLEST = 2.0**-18
+BLOCK_STEPS = 4  # of 32 keys
+
+
+def dequantised(inputs: Inputs) -> Inputs:
+    """The same call on float64 tensors, descales multiplied in."""
+    x = on_cpu(inputs)
+    return replace(x, q=x.q.double(), k=x.k.double(), v=x.v.double())
+
+
+def weighted(x: Inputs, values: Tensor) -> Tensor:
+    """The attention of x over other values."""
+    return reference(x.q, x.k, values, replace(x.problem, v_descale=None)).out
+
+
+def assert_fp8_forward(inputs: Inputs, out: Tensor, lse: Tensor) -> None:
+    """Judge out by the largest error that rounding can make, element by element, and lse."""
+    x = dequantised(inputs)
+    truth = reference(x.q, x.k, x.v, x.problem)
+    on_cores = inputs.q.is_cuda
+    largest = float(truth.lse[torch.isfinite(truth.lse)].abs().max())
+    score_error = 3e-7 * x.problem.softcap  # of the kernels' tanh
+    if on_cores:
+        score_error += x.q.shape[-1] / 32 * CORE * max(largest, 1.0)
+    low = reference(x.q, x.k, x.v, x.problem, dtype=torch.float32).lse
+    atol = 16 * unit_roundoff(torch.float32) * max(1.0, largest) + score_error
+    assert_agrees("lse", lse, truth.lse, low, atol=atol)
+
+    out = out.cpu()
+    assert_same_special_values("out", out, truth.out)
+    v_scale = 1.0 if x.problem.v_descale is None else float(x.problem.v_descale.max())
+    finite_v = torch.nan_to_num(x.v)
+    absolute = weighted(x, finite_v.abs()) * v_scale
+    relative = 2 * (U / (1 - U) + score_error) + (BLOCK_STEPS * CORE if on_cores else 0.0)
+    worst = relative * absolute + unit_roundoff(out.dtype) * truth.out.abs()
+    worst = worst + SMALLEST * x.k.shape[-3] * float(finite_v.abs().max()) * v_scale
+    excess = (out.double() - truth.out).abs() - worst
+    assert bool((excess <= 0).all()), f"out: error {float(excess.max()):.3e} beyond its bound"
+
+
+def mean_square_ratio(inputs: Inputs, out: Tensor) -> float:
+    """The error's root mean square over what independent rounding makes; dense calls, no sink."""
+    x = dequantised(inputs)
+    p = x.problem
+    heads = x.q.shape[2] // x.k.shape[2]
+    q, k, v = x.q, x.k.repeat_interleave(heads, 2), x.v.repeat_interleave(heads, 2)
+    if p.q_descale is not None and p.k_descale is not None and p.v_descale is not None:
+        scale = (p.q_descale * p.k_descale).double()[:, None, :, None]
+        q = q * scale.repeat_interleave(heads, 2)
+        v = v * p.v_descale.double()[:, None, :, None].repeat_interleave(heads, 2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * p.softmax_scale
+    if p.causal:
+        hidden = torch.ones(scores.shape[-2:]).tril(k.shape[1] - q.shape[1]) == 0
+        scores = scores.masked_fill(hidden, float("-inf"))
+    w = scores.softmax(-1)
+    truth = torch.einsum("bhqk,bkhd->bqhd", w, v)
+    squares = w.square()
+    spread = (
+        torch.einsum("bhqk,bkhd->bqhd", squares, v.square())
+        - 2 * torch.einsum("bhqk,bkhd->bqhd", squares, v) * truth
+        + squares.sum(-1).transpose(1, 2)[..., None] * truth.square()
+    )
+    cores = torch.zeros_like(truth)
+    if inputs.q.is_cuda:
+        cores = BLOCK_STEPS * CORE * torch.einsum("bhqk,bkhd->bqhd", w, v.abs())
+    rounding = (unit_roundoff(out.dtype) * truth).square() / 3
+    allowed = (RMS**2 * spread + rounding + cores.square()).mean()
+    return float(((out.cpu().double() - truth).square().mean() / allowed).sqrt())
