@@ -12,6 +12,8 @@ import pytest
 import torch
 from checked_calls import HALF, cached, call, dense, grad, ints, packed5, paged, varlen
 
+ROTARY = torch.zeros(9, 8, dtype=HALF)
+
 # (id, call, exception, what the message must hold)
 CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     (
@@ -136,9 +138,21 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ),
     (
         "table with batch idx",
-        lambda: paged(cache_batch_idx=ints(0, 1)),
+        lambda: paged(cache_batch_idx=ints(0, 2)),
         ValueError,
-        "cache_batch_idx is given with block_table; allowed: one of them",
+        "cache_batch_idx[1] is 2; allowed: 0 to 1. Nearest supported call: a row of block_table",
+    ),
+    (
+        "rotary positions",
+        lambda: cached(rotary_cos=ROTARY, rotary_sin=ROTARY, rotary_seqlens=ints(0, 9)),
+        ValueError,
+        "rotary_seqlens[1] is 9 with 1 new tokens; allowed: at most 9 together",
+    ),
+    (
+        "rotary positions of one",
+        lambda: cached(rotary_cos=ROTARY, rotary_sin=ROTARY, rotary_seqlens=ints(0)),
+        ValueError,
+        "rotary_seqlens is (1,) on cpu; allowed: (2,) on cpu",
     ),
     (
         "table with packed k",

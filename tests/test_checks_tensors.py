@@ -42,9 +42,9 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ),
     (
         "last stride",
-        lambda: call(q=torch.zeros(2, 5, 16, 4, dtype=HALF).transpose(2, 3)),
+        lambda: paged(k_cache=torch.zeros(6, 4, 16, 4, dtype=HALF).transpose(2, 3)),
         ValueError,
-        "q.stride(-1) is 4; allowed: 1",
+        "k.stride(-1) is 4; allowed: 1",
     ),
     (
         "headdim 577",

@@ -63,6 +63,13 @@ def test_sink_aliases(alias: str) -> None:
     )
 
 
+def test_arguments_of_sglangs_varlen_calls() -> None:
+    x, sink = draw(9, 4, 16), draw(4, seed=3)
+    want = limelight.flash_attn_varlen_func(x, x, x, ENDS, ENDS, 5, 5, sink=sink)
+    found = limelight.flash_attn_varlen_func(x, x, x, ENDS, ENDS, 5, 5, sinks=sink, ver=4)
+    assert torch.equal(found, want)
+
+
 @pytest.mark.parametrize("window", [None, (None, None), [-1, -1], (2**40, -1)])
 def test_unbounded_windows(window: Any) -> None:
     x = draw(1, 5, 4, 16)
@@ -104,6 +111,36 @@ def test_out_is_returned_and_written() -> None:
     out = torch.full((2, 4, 9, 16), float("nan")).transpose(1, 2)
     assert limelight.flash_attn_func(q, k, k, out=out) is out
     assert torch.equal(out, want)
+
+
+def test_rows_that_are_not_contiguous(where: torch.device) -> None:
+    """q, k and v are copied, as in flash-attn; the gradients are those of contiguous tensors."""
+    shape = (2, 9, 4, 16)
+    q, k, v = (draw(*shape, seed=s).bfloat16().to(where).requires_grad_() for s in range(3))
+    want = limelight.flash_attn_func(q, k, v, causal=True)
+    dout = draw(*shape, seed=4).bfloat16().to(where)
+    expected = torch.autograd.grad(want, (q, k, v), dout)
+    turned = [x.detach().mT.contiguous().mT.requires_grad_() for x in (q, k, v)]
+    out = limelight.flash_attn_func(*turned, causal=True)
+    assert torch.equal(out, want)
+    for found, wanted in zip(
+        torch.autograd.grad(out, turned, dout.mT.contiguous().mT), expected, strict=True
+    ):
+        assert torch.equal(found, wanted)
+
+
+def test_packed_rows_that_are_not_contiguous(where: torch.device) -> None:
+    qkv = draw(9, 3, 4, 16).bfloat16().to(where)
+    turned = qkv.mT.contiguous().mT.requires_grad_()
+    qkv.requires_grad_()
+    ends = ENDS.to(where)
+    pair = [limelight.flash_attn_varlen_qkvpacked_func(x, ends, 5) for x in (qkv, turned)]
+    assert torch.equal(*pair)
+    grads = [
+        torch.autograd.grad(out.float().sum(), x)[0]
+        for out, x in zip(pair, (qkv, turned), strict=True)
+    ]
+    assert torch.equal(*grads)
 
 
 def test_sixteen_bit_tensors_ignore_descales() -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What each argument of flash_attn_with_kvcache means, on the torch path and through the kernels.
 
-Those that change scores are in test_kvcache_scores. The last test holds both to the signature.
+Those that change scores are in test_kvcache_scores, positions that differ from the lengths in
+test_kvcache_positions. The last test holds all to the signature.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import inspect
 
 import limelight
 import pytest
+import test_kvcache_positions
 import test_kvcache_scores
 import torch
 from kvcache_tools import (
@@ -282,7 +284,7 @@ def test_every_argument_has_a_test() -> None:
         "return_lse": "return_softmax_lse",
         "ver": "fa_version",
     }
-    tests = {*globals(), *vars(test_kvcache_scores)}
+    tests = {*globals(), *vars(test_kvcache_scores), *vars(test_kvcache_positions)}
     for name, parameter in inspect.signature(limelight.flash_attn_with_kvcache).parameters.items():
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             assert f"test_{shared.get(name, name)}" in tests, name

@@ -95,6 +95,8 @@ DISCOVERED = {
         "num_splits",
         "s_aux",
         "learnable_sink",
+        "sinks",
+        "ver",
         "return_softmax_lse",
     },
     "flash_attn_with_kvcache": {
@@ -102,6 +104,7 @@ DISCOVERED = {
         "cu_seqlens_q",
         "cu_seqlens_k_new",
         "max_seqlen_q",
+        "rotary_seqlens",
         "sinks",
         "q_descale",
         "k_descale",

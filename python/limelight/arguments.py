@@ -56,7 +56,6 @@ _FOREIGN: dict[str, tuple[tuple[Any, ...], str]] = {
     "pack_gqa": ((None, True, False), ""),  # a scheduling hint of FA3: results do not depend on it
     "q_v": ((None,), "concatenate the two parts of queries and keys along headdim"),
     "qv": ((None,), "concatenate the two parts of queries and keys along headdim"),
-    "rotary_seqlens": ((None,), "rotate q and k before the call"),
     "score_mod": ((None,), "use softcap, alibi_slopes or bias"),
     "score_mod_bwd": ((None,), "use softcap, alibi_slopes or bias"),
     "seqlen_k_per_split": ((None,), "use batch_invariant=True"),

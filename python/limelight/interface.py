@@ -13,7 +13,7 @@ from torch import Tensor
 
 from limelight.arguments import build_problem, host_int, one_of, refuse_foreign
 from limelight.autograd import attention
-from limelight.messages import bad, check_index, check_tensor
+from limelight.messages import bad, check_index, check_tensor, contiguous_rows
 from limelight.probabilities import signed_probabilities
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def flash_attn_func(
         headdim_v 1 to 512.
     k: (batch, seqlen_k, heads_kv, headdim). v: (batch, seqlen_k, heads_kv, headdim_v).
         float16, bfloat16, float32, float64, or float8_e4m3fn (k and v, or all; forward only); any
-        strides with a contiguous last dimension. Autocast casts float32 to its dtype.
+        strides (copied unless the last is 1). Autocast casts float32 to its dtype.
     dropout_p: in [0, 1). generator: where the seed is drawn, default torch's of q's device.
     softmax_scale: default headdim**-0.5. softcap: softcap * tanh(score / softcap) if > 0.
     causal, window_size (left, right; -1 or None unbounded): bottom-right aligned.
@@ -134,6 +134,7 @@ def flash_attn_varlen_func(
     leftpad_k: Tensor | None = None,
     sink: Tensor | None = None,
     s_aux: Tensor | None = None,
+    sinks: Tensor | None = None,
     learnable_sink: Tensor | None = None,
     bias: Tensor | None = None,
     q_descale: Tensor | None = None,
@@ -149,6 +150,7 @@ def flash_attn_varlen_func(
     return_softmax_lse: bool = False,
     scheduler_metadata: Tensor | None = None,
     fa_version: int | None = None,
+    ver: int | None = None,
     **others: Any,
 ) -> Any:
     """Attention over sequences of different lengths that are packed one after the other.
@@ -156,15 +158,15 @@ def flash_attn_varlen_func(
     q: (total_q, heads_q, headdim) with cu_seqlens_q and max_seqlen_q; without them dense, as in
         flash_attn_func.
     k, v: (total_k, heads_kv, ...) with cu_seqlens_k and max_seqlen_k; without them dense; or pages
-        (num_pages, page_size, heads_kv, ...) with block_table, of any page size.
+        (num_pages, page_size, heads_kv, ...) with block_table, of any page size, not copied.
     cu_seqlens_q, cu_seqlens_k: (batch + 1,) int32, prefix sums of the lengths; for pages, lengths.
     max_seqlen_q, max_seqlen_k: at least the longest sequence.
     block_table (= page_table): (batch, max_pages) int32, the pages of each sequence in order.
     seqused_q, seqused_k: (batch,) int32. leftpad_k: (batch,) int32, invisible keys at the start.
     bias: (batch, heads_q, max_seqlen_q, max_seqlen_k), each extent may be 1; for pages the last is
         max_pages * page_size.
-    tree_mask, unified_max, scheduler_metadata: as in flash_attn_with_kvcache.
-    fa_version: chooses kernels elsewhere, changes nothing here.
+    sinks: = sink. tree_mask, unified_max, scheduler_metadata: as in flash_attn_with_kvcache.
+    fa_version, ver: choose kernels elsewhere, change nothing here.
 
     Everything else, and what is returned, as in flash_attn_func; lse is (heads_q, total_q) where
     cu_seqlens_q is given.
@@ -172,9 +174,9 @@ def flash_attn_varlen_func(
     stack = others.pop("_stack", None) if others else None  # what q, k, v are views of
     if others:
         refuse_foreign("flash_attn_varlen_func", others)
-    q, k, v = _inputs(q, k, v)
     if page_table is not None:
         block_table = one_of("the pages", block_table=block_table, page_table=page_table)
+    q, k, v = _inputs(q, k, v, block_table)
     if cu_seqlens_q is None:
         max_seqlen_q = q.shape[-3]
     elif type(max_seqlen_q) is not int:
@@ -204,7 +206,7 @@ def flash_attn_varlen_func(
         leftpad_k=leftpad_k,
         block_table=block_table,
         alibi_slopes=alibi_slopes,
-        sink=_sink(sink, s_aux, learnable_sink),
+        sink=_sink(sink, s_aux, learnable_sink, sinks),
         bias=bias,
         descales=(q_descale, k_descale, v_descale),
         num_splits=num_splits,
@@ -221,15 +223,25 @@ def flash_attn_varlen_func(
 
 
 def _sink(
-    sink: Tensor | None, s_aux: Tensor | None, learnable_sink: Tensor | None
+    sink: Tensor | None,
+    s_aux: Tensor | None,
+    learnable_sink: Tensor | None,
+    sinks: Tensor | None = None,
 ) -> Tensor | None:
-    if s_aux is None and learnable_sink is None:
+    if s_aux is None and learnable_sink is None and sinks is None:
         return sink
-    return one_of("one logit per head", sink=sink, s_aux=s_aux, learnable_sink=learnable_sink)
+    return one_of(
+        "one logit per head", sink=sink, s_aux=s_aux, sinks=sinks, learnable_sink=learnable_sink
+    )
 
 
-def _inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v as tensors that have at least three dimensions, cast as autocast wants."""
+def _inputs(
+    q: Tensor, k: Tensor, v: Tensor, block_table: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v as tensors that have at least three dimensions, cast as autocast wants.
+
+    Rows are made contiguous; those of pages never, which a call would copy as a whole.
+    """
     if not (
         isinstance(q, Tensor)
         and isinstance(k, Tensor)
@@ -240,6 +252,10 @@ def _inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _refuse_inputs(q, k, v)
     if q.dtype is _FLOAT32 or k.dtype is _FLOAT32 or v.dtype is _FLOAT32:
         q, k, v = autocast(q), autocast(k), autocast(v)
+    if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
+        q = contiguous_rows(q)
+        if block_table is None:
+            k, v = contiguous_rows(k), contiguous_rows(v)
     return q, k, v
 
 

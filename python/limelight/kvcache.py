@@ -20,8 +20,10 @@ from limelight.kvcache_checks import (
     check_rotary,
     count_sequences,
     new_lengths,
+    rotary_positions,
+    table_rows,
 )
-from limelight.messages import bad, check_index
+from limelight.messages import bad, check_index, contiguous_rows
 from limelight.ops import append_op
 from limelight.torch_path import apply_rotary
 
@@ -54,6 +56,7 @@ def flash_attn_with_kvcache(
     cu_seqlens_q: Tensor | None = None,
     cu_seqlens_k_new: Tensor | None = None,
     max_seqlen_q: int | None = None,
+    rotary_seqlens: Tensor | None = None,
     q_descale: Tensor | None = None,
     k_descale: Tensor | None = None,
     v_descale: Tensor | None = None,
@@ -75,7 +78,7 @@ def flash_attn_with_kvcache(
     """Append k and v to the cache in place, rotate q and k, and attend to the cache.
 
     q: (batch, seqlen_q, heads_q, headdim), or (total_q, heads_q, headdim) with cu_seqlens_q and
-        max_seqlen_q.
+        max_seqlen_q. q, k and v are copied unless their last dimension is contiguous.
     k_cache, v_cache: (batch_cache, seqlen_cache, heads_kv, headdim), or pages (num_pages,
         page_size, heads_kv, headdim) with block_table, of any page size; any strides with a
         contiguous last dimension.
@@ -88,9 +91,10 @@ def flash_attn_with_kvcache(
     rotary_cos, rotary_sin: (seqlen_rotary, rotary_dim / 2), at least as long as the cache. Keys
         turn by their position; query i by cache_seqlens + i where causal or windowed, otherwise
         every query by cache_seqlens. Leftpad does not shift positions. Computed in fp32.
+    rotary_seqlens: (batch,) int32, positions to count from in the place of cache_seqlens.
     rotary_interleaved: pairs (0, 1), (2, 3), ... (GPT-J); otherwise halves (GPT-NeoX).
     cache_seqlens: int or (batch,) int32, the cached tokens before this call; None: all.
-    cache_batch_idx: (batch,) int32, the cache's row of each sequence; not with block_table.
+    cache_batch_idx: (batch,) int32, the cache's (or the block table's) row of each sequence.
     cache_leftpad: (batch,) int32, how many tokens at the row's start are invisible.
     block_table (= page_table): (batch, max_pages) int32, the pages of each sequence in order.
     bias: (batch, heads_q, seqlen_q, the cache's length), each extent may be 1.
@@ -117,7 +121,11 @@ def flash_attn_with_kvcache(
             "a logit per head", sink=sink, sinks=sinks, s_aux=s_aux, learnable_sink=learnable_sink
         )
     check_no_grad(q, k_cache, v_cache, k, v)
+    q = contiguous_rows(q)
+    k, v = k if k is None else contiguous_rows(k), v if v is None else contiguous_rows(v)
     batch = count_sequences(q, cu_seqlens_q)
+    if block_table is not None and cache_batch_idx is not None:
+        block_table, cache_batch_idx = table_rows(block_table, cache_batch_idx), None
     capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
     if isinstance(cache_seqlens, int):
         if not 0 <= cache_seqlens <= capacity:
@@ -143,11 +151,15 @@ def flash_attn_with_kvcache(
         if wanted(q.device) and not torch.compiler.is_compiling():
             check_room(cache_seqlens, new, capacity, k_cache, cache_batch_idx, block_table)
     if rotary_cos is not None or rotary_sin is not None:
-        k, cos, sin, _ = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
+        k, cos, sin, starts = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
+        if rotary_seqlens is not None:
+            starts = rotary_positions(rotary_seqlens, new, batch, cos)
         by_row = max(window_bounds(window_size, causal)) >= 0
         rotary = Rotary(cos, sin, rotary_interleaved, q, cu_seqlens_q, by_row)
     if k is not None and v is not None and cache_seqlens is not None:
         by_kernel = is_eager(q) and kernel_refusal(k_cache, k, v, rotary) is None
+        # The append kernel turns by the places where it stores.
+        by_kernel = by_kernel and (rotary is None or starts is cache_seqlens)
         if by_kernel and not wanted(q.device):
             seqused_k = torch.empty_like(cache_seqlens)  # the append kernel writes it
         else:
@@ -193,7 +205,7 @@ def flash_attn_with_kvcache(
             q = q if turned is None else turned
         else:
             if rotary is not None:
-                q, k = _turn(rotary, k, k_cache, cache_seqlens, cu_seqlens_k_new)
+                q, k = _turn(rotary, k, k_cache, starts, cu_seqlens_k_new)
             append_op(k_cache, v_cache, k, v, *places, *scales)
     if by_kernel and problem.sink is None and problem.bias is None:
         result = run(plan, q, k_cache, v_cache, problem, out)  # nothing can require a gradient

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from limelight.check_values import wanted
 from limelight.messages import bad, check_index, check_last_stride, check_tensor
 
 _QUANTISED = (torch.float16, torch.bfloat16, torch.float32)  # for a float8 cache
@@ -180,3 +181,35 @@ def check_rotary(
                 f"{name}.device", x.device, f"{q.device}, as q has", f"{name}.to({str(q.device)!r})"
             )
     return k, cos, sin, cache_seqlens
+
+
+def table_rows(block_table: Tensor, cache_batch_idx: Tensor) -> Tensor:
+    """The row of block_table that each sequence reads, without a host synchronisation."""
+    check_index("block_table", block_table, 2)
+    check_index("cache_batch_idx", cache_batch_idx, 1)
+    if block_table.device != cache_batch_idx.device:
+        was, device = cache_batch_idx.device, str(block_table.device)
+        allowed = f"{device}, as block_table has"
+        raise bad("cache_batch_idx.device", was, allowed, f"cache_batch_idx.to({device!r})")
+    if wanted(block_table.device) and not torch.compiler.is_compiling():
+        for index, row in enumerate(cache_batch_idx.tolist()):
+            if not 0 <= row < block_table.shape[0]:
+                allowed = f"0 to {block_table.shape[0] - 1}"
+                raise bad(f"cache_batch_idx[{index}]", row, allowed, "a row of block_table")
+    return block_table.index_select(0, cache_batch_idx)
+
+
+def rotary_positions(rotary_seqlens: Tensor, new: int | Tensor, batch: int, cos: Tensor) -> Tensor:
+    """rotary_seqlens, whose sequences with their new tokens have to fit into the tables."""
+    check_index("rotary_seqlens", rotary_seqlens, 1)
+    if rotary_seqlens.shape[0] != batch or rotary_seqlens.device != cos.device:
+        was = f"{tuple(rotary_seqlens.shape)} on {rotary_seqlens.device}"
+        raise bad("rotary_seqlens", was, f"({batch},) on {cos.device}", "one position per sequence")
+    if wanted(cos.device) and not torch.compiler.is_compiling():
+        fresh = new.tolist() if isinstance(new, Tensor) else [new] * batch
+        for index, (start, count) in enumerate(zip(rotary_seqlens.tolist(), fresh, strict=True)):
+            if start < 0 or start + count > cos.shape[0]:
+                was = f"{start} with {count} new tokens"
+                allowed = f"at most {cos.shape[0]} together"
+                raise bad(f"rotary_seqlens[{index}]", was, allowed, "longer rotary tables")
+    return rotary_seqlens

@@ -34,6 +34,11 @@ def check_tensor(name: str, value: Any) -> None:
         )
 
 
+def contiguous_rows(x: Tensor) -> Tensor:
+    """Return x, copied where its last dimension is not contiguous, as flash-attn does."""
+    return x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous()
+
+
 def check_last_stride(name: str, x: Tensor) -> None:
     """Raise unless the last dimension is contiguous."""
     if x.shape[-1] > 1 and x.stride(-1) != 1:

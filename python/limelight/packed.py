@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from limelight.interface import autocast, flash_attn_func, flash_attn_varlen_func
-from limelight.messages import bad, check_tensor
+from limelight.messages import bad, check_tensor, contiguous_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -156,7 +156,7 @@ def flash_attn_varlen_kvpacked_func(
 
 
 def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """x as autocast wants it, and its parts."""
+    """x as autocast wants it, with contiguous rows, and its parts."""
     check_tensor(name, x)
     if x.dim() != dims or x.shape[-3] != parts:
         layout = ("batch, seqlen, " if dims == 5 else "total, ") + f"{parts}, heads, headdim"
@@ -166,5 +166,5 @@ def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, tuple
             f"({layout})",
             f"torch.stack of the {parts} tensors in dimension -3",
         )
-    x = autocast(x)
+    x = contiguous_rows(autocast(x))
     return x, x.unbind(-3)
