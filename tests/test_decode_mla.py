@@ -162,6 +162,55 @@ def test_public_call(kernels: torch.device) -> None:
         assert_forward(x, *call(x.v.contiguous()))
 
 
+def test_public_varlen_and_dense_calls(kernels: torch.device) -> None:
+    case = vary(BASE, "prefill", seqused_k=False, seqlen_q=5, heads_q=20)
+    x = share(draw(vary(case, "dense", layout_k="dense"), kernels))
+    p = x.problem
+    options = {"causal": True, "softmax_scale": p.softmax_scale}
+    assert_forward(x, *limelight.flash_attn_func(x.q, x.k, x.v, return_lse=True, **options))
+    x = share(draw(vary(case, "packed", layout_q="packed", layout_k="packed", batch=3), kernels))
+    p = x.problem
+    extents = (p.cu_seqlens_q, p.cu_seqlens_k, p.max_seqlen_q, p.max_seqlen_k)
+    result = limelight.flash_attn_varlen_func(
+        x.q, x.k, x.v, *extents, return_attn_probs=True, **options
+    )
+    assert_forward(x, *result[:2])
+
+
+def test_scheduler_metadata(kernels: torch.device) -> None:
+    x = share(draw(vary(BASE, "metadata", batch=3, heads_q=40, seqlen_k=300), kernels))
+    p = x.problem
+    assert p.block_table is not None
+    metadata = limelight.get_scheduler_metadata(
+        batch_size=3,
+        max_seqlen_q=1,
+        max_seqlen_k=p.block_table.shape[1] * BASE.page_size,
+        num_heads_q=40,
+        num_heads_kv=1,
+        headdim=576,
+        headdim_v=512,
+        cache_seqlens=p.seqused_k,
+        causal=True,
+    )
+    assert metadata.numel() > 0
+    result = [
+        limelight.flash_attn_with_kvcache(
+            x.q,
+            x.k,
+            x.v,
+            cache_seqlens=p.seqused_k,
+            block_table=p.block_table,
+            softmax_scale=p.softmax_scale,
+            causal=True,
+            return_softmax_lse=True,
+            scheduler_metadata=given,
+        )
+        for given in (metadata, None)
+    ]
+    assert equal(*result)
+    assert_forward(x, *result[0])
+
+
 if not torch.cuda.is_available():
 
     @pytest.mark.parametrize("seqlen_q", [1, 2])
