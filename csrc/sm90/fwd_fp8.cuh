@@ -47,7 +47,9 @@ LIMELIGHT_DEVICE void prepare_fp8_scores(float (&s)[1][Config::kTilesN][4],
         for (float& x : flat(s)) {
             x *= scale;
         }
-        sm80::change_scores<Config>(s, params.call, work.tile, mask, warp_row, first_column);
+        // Opaque: positions kept in registers for all steps leave wgmma too few (C7511).
+        sm80::change_scores<Config>(s, params.call, work.tile, mask, opaque(warp_row),
+                                    opaque(first_column));
     }
     if (!work.blocks.full(block)) {
         mask_scores<Config>(s, mask, warp_row, first_column);
