@@ -6,6 +6,7 @@ Every output is poisoned before the call; slots that no row may read are NaN.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import limelight
@@ -13,7 +14,7 @@ import pytest
 import torch
 from cases import Case, Inputs, build, vary
 from fp8_tolerance import assert_fp8_forward, mean_square_ratio
-from limelight import execute
+from limelight import execute, runtime
 from test_forward_kernel import cut, run
 
 BASE = Case(
@@ -29,6 +30,17 @@ BASE = Case(
 )
 HEADDIMS = [(64, 64), (128, 128), (192, 128), (256, 256), (48, 80), (40, 24), (176, 16)]
 PACKED = {"layout_q": "packed", "layout_k": "packed"}
+
+
+@pytest.fixture(autouse=True)
+def without_decode_kernels(
+    monkeypatch: pytest.MonkeyPatch, kernels: torch.device
+) -> Iterator[None]:
+    """Few rows would run in the decode kernels."""
+    prefill = frozenset(pair for pair in runtime.installed() if "decode" not in pair[0])
+    monkeypatch.setattr(runtime, "installed", lambda: prefill)
+    with runtime.override(check=False):  # forgets the plans of other tests
+        yield
 
 
 def check(case: Case, device: torch.device) -> None:

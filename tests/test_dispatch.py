@@ -79,8 +79,11 @@ REFUSALS = [
     (query(capability=(7, 5)), "compute capability 7.5; needed: at least 8.0"),
     (query(dtype="float32"), "dtype is float32; nearest: float16 or bfloat16"),
     (query(headdim=264), "headdim is 264; nearest: at most 256"),
-    (query("fp8", dtype="float8_e4m3fn"), "float8 tensors; nearest: float16 or bfloat16 tensors"),
-    (query("fp8", "paged"), "cu_seqlens keys and values; it does not do float8 tensors"),
+    (
+        query("fp8", "bias", dtype="float8_e4m3fn"),
+        "float8 tensors; nearest: float16 or bfloat16 tensors",
+    ),
+    (query("fp8", "bias", "paged"), "cu_seqlens keys and values; it does not do float8 tensors"),
     (query("fp8_kv", "bias"), "float8 keys and values with a 16-bit q; nearest: k and v of q's"),
 ]
 CACHE_REFUSALS = [
@@ -89,6 +92,7 @@ CACHE_REFUSALS = [
     ("cache_batch_idx", "cache_batch_idx; nearest: k_cache[cache_batch_idx]"),
     ("tree", "a tree mask over the new tokens (tree_mask); nearest: tree_mask=None"),
     ("fp8_kv", "float8 keys and values with a 16-bit q; nearest: k and v of q's dtype"),
+    ("fp8", "float8 tensors; nearest: float16 or bfloat16 tensors"),
 ]
 
 

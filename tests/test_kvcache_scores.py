@@ -135,11 +135,30 @@ def test_k_descale_v_descale(spread: bool, where: torch.device) -> None:
         judge(out[b], lse[b], q[b].cpu(), keys.cpu(), values.cpu())
 
 
-def test_q_descale() -> None:
-    """All of float8: only the torch path."""
-    fp8, scale = torch.float8_e4m3fn, torch.full((2, 2), 0.5)
-    q, k, v = (draw(2, n, h, HEADDIM).to(fp8) for n, h in ((1, 4), (6, 2), (6, 2)))
+@pytest.mark.parametrize("given", ["q", "k", "qk", ""])
+@pytest.mark.parametrize("paged", [True, False])
+def test_q_descale(paged: bool, given: str, where: torch.device) -> None:
+    """All of float8, as servers call with a float8 cache: a score is multiplied by both scales."""
+    fp8, scale = torch.float8_e4m3fn, torch.tensor([[0.5, 0.25], [0.75, 1.5]])
+    q, k, v = (draw(2, n, h, HEADDIM).to(fp8) for n, h in ((3, 4), (6, 2), (6, 2)))
+    arguments = {f"{name}_descale": scale.to(where) for name in given}
+    if paged:
+        arguments["block_table"] = ints(0, 1, 2, 3).view(2, 2).to(where)
+    pages = (x.view(4, 3, 2, HEADDIM) if paged else x for x in (k, v))
     out, lse = limelight.flash_attn_with_kvcache(
-        q, k, v, q_descale=scale, k_descale=scale, return_lse=True
+        q.to(where), *(x.to(where) for x in pages), causal=True, return_lse=True, **arguments
     )
-    judge(out[0], lse[0], q[0].double() / 2, k[0].double() / 2, v[0].double())
+    assert out.dtype == HALF
+    for b in range(2):
+        scales = {name: scale[b, :, None].double() if name in given else 1.0 for name in "qk"}
+        turned = q[b].double().view(3, 2, 2, HEADDIM)
+        if "q" in given:
+            turned = turned * scale[b, :, None, None].double()
+        judge(
+            out[b],
+            lse[b],
+            turned.flatten(1, 2),
+            k[b].double() * scales["k"],
+            v[b].double(),
+            **CAUSAL,
+        )

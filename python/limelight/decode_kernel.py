@@ -91,6 +91,11 @@ def run_decode_kernel(
     plan: Plan, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """(out, lse) by attention_decode."""
+    k_descale = p.k_descale
+    if q.element_size() == 1:  # bfloat16 holds every float8; a score has one factor for both scales
+        q = q.to(torch.bfloat16)
+        if p.q_descale is not None:
+            k_descale = p.q_descale if k_descale is None else p.q_descale * k_descale
     q, k, v, written, lse = prepare(plan, q, k, v, out)
     alibi_slopes, sink = per_head(plan, p)
     workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=q.device)
@@ -111,7 +116,7 @@ def run_decode_kernel(
             p.block_table,
             alibi_slopes,
             sink,
-            p.k_descale,
+            k_descale,
             p.v_descale,
             p.tree_mask,
             workspace,

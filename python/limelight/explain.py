@@ -83,6 +83,7 @@ _NEUTRAL = (
     "rotary_cos",
     "rotary_sin",
     "rotary_interleaved",
+    "rotary_seqlens",
     "cu_seqlens_k_new",
     "q_descale",
     "k_descale",
@@ -90,6 +91,8 @@ _NEUTRAL = (
     "generator",
     "scheduler_metadata",
     "unified_max",
+    "fa_version",
+    "ver",
 )
 
 

@@ -139,9 +139,9 @@ KERNELS: tuple[Kernel, ...] = (
         op="forward",
         family="sm80",
         min_capability=(8, 0),
-        dtypes=("float16", "bfloat16"),
+        dtypes=("float16", "bfloat16", "float8_e4m3fn"),
         headdim_tiles=(64, 128, 192, 256),
-        features=_DECODE_FEATURES,
+        features=_DECODE_FEATURES | {"fp8"},
         few_rows=True,
     ),
     Kernel(
