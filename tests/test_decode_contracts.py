@@ -155,6 +155,20 @@ if not torch.cuda.is_available():
     ) -> None:
         check(case, kernels, **options)
 
+    @pytest.mark.parametrize("schedule", ["late", "random"])
+    @pytest.mark.few_multiprocessors
+    def test_any_order_of_thread_blocks(schedule: str, kernels: torch.device) -> None:
+        """Some hold whole tiles and the beginning of one that the next of them reaches first."""
+        x = draw(vary(SPLIT, "order", batch=5, seqlen_k=1300), kernels)
+        x.k.nan_to_num_()  # of the tokens past the lengths that were drawn
+        x.v.nan_to_num_()
+        lengths = torch.tensor([394, 1300, 394, 1300, 394], dtype=torch.int32, device=x.q.device)
+        x = replace(x, problem=replace(x.problem, seqused_k=lengths))
+        want = decode(x, batch_invariant=True, num_splits=1)
+        for seed in range(3):
+            with emulated(schedule=schedule, seed=str(seed)):
+                assert equal(decode(x, batch_invariant=True), want), seed
+
     @pytest.mark.parametrize("arch", ["sm_90a", "sm_86"])
     def test_few_multiprocessors(arch: str) -> None:
         """Thread blocks with many tiles, whole and shared, large and small; one process each."""

@@ -252,7 +252,7 @@ LIMELIGHT_DEVICE void merge(const DecodeCall& call, const TileRows& rows, int64_
         const int column = i % kColumns * 4;
         RowStatistics state;
         float4 sum = {};
-#pragma unroll 4
+#pragma unroll 8
         for (int part = 0; part < count; ++part) {
             RowStatistics statistics;
             float4 out;
@@ -295,7 +295,8 @@ LIMELIGHT_DEVICE void walk_tiles(const DecodeCall& call, DecodeSmem<Config>& sme
             const int owner = owner_of(work.cursor.header, work.cursor.tile_start);
             const int64_t tile_end = work.cursor.tile_start + share.units;
             const int ctas = owner_of(work.cursor.header, tile_end - 1) - owner + 1;
-            if (last_to_arrive(schedule.tickets + owner, ctas, smem.last)) {
+            // The owner's ticket belongs to its last tile, which may go on in other blocks.
+            if (ctas == 1 || last_to_arrive(schedule.tickets + owner, ctas, smem.last)) {
                 const int64_t first = by_unit ? work.cursor.tile_start : 2 * int64_t{owner} + 1;
                 merge<Config>(call, work.rows, first, by_unit ? 1 : 2,
                               by_unit ? share.units : ctas);

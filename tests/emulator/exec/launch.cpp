@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "exec/checks.h"
@@ -63,6 +64,23 @@ struct Work {
     }
 };
 
+// The order in which clusters begin, which no kernel may rely on: from the last to the first where
+// everything comes late, mixed where it comes at random.
+uint64_t cluster_at(const Work& work, uint64_t place) {
+    const Options& options = work.launch.options;
+    if (options.schedule == Schedule::late) {
+        return work.clusters - 1 - place;
+    }
+    if (options.schedule == Schedule::random) {
+        uint64_t step = options.seed * 0x9e3779b97f4a7c15 >> 40;
+        do {
+            ++step;
+        } while (std::gcd(step, work.clusters) != 1);
+        return place * (step % work.clusters) % work.clusters;
+    }
+    return place;
+}
+
 // Runs clusters until none is left. Another one is started beside the running ones only when all of
 // those spin: they may wait for CTAs that have not begun.
 void drive(Work& work, HostThread& host, uint64_t resident_limit) {
@@ -74,7 +92,7 @@ void drive(Work& work, HostThread& host, uint64_t resident_limit) {
         if (index >= work.clusters) {
             return false;
         }
-        resident.push_back(make_cluster(work.launch, index, host));
+        resident.push_back(make_cluster(work.launch, cluster_at(work, index), host));
         return true;
     };
     try {
