@@ -27,8 +27,31 @@ LIMELIGHT_DEVICE int units_of(const DecodeCall& call, const DecodeSequence& sequ
     return m_tile < tiles ? TileKeys(call, sequence, m_tile).units(call.plan.unit_keys) : 0;
 }
 
-// One thread block. First the units of each sequence, a warp each; then their prefix sums; then a
-// warp each finds where a thread block starts.
+// The sequence and head that hold a unit; tile_start is where the head's first tile begins.
+LIMELIGHT_DEVICE ScheduleRecord head_of_unit(const DecodeCall& call, const Schedule& schedule,
+                                             int64_t unit) {
+    int batch = 0;  // the first sequence that ends after the unit
+    for (int end = call.batch; batch < end;) {
+        const int middle = (batch + end) / 2;
+        if (schedule.ends[middle] > unit) {
+            end = middle;
+        } else {
+            batch = middle + 1;
+        }
+    }
+    ScheduleRecord record{batch, 0, 0, 0, 0};
+    if (batch < call.batch) {
+        const int64_t begin = batch == 0 ? 0 : schedule.ends[batch - 1];
+        const int64_t per_head = (schedule.ends[batch] - begin) / call.heads_kv;
+        record.head = static_cast<int32_t>((unit - begin) / per_head);
+        record.tile_start = begin + record.head * per_head;
+    }
+    return record;
+}
+
+// One thread block. First the units of each sequence; then their prefix sums; then each thread
+// block's start. Where no sequence has a second M tile, as in a decode step, sequences and thread
+// blocks take a thread each, else a warp, which adds up M tiles.
 __global__ void __launch_bounds__(kScheduleThreads)
     decode_schedule(const __grid_constant__ DecodeCall call) {
     const Schedule schedule(call.schedule, call.plan.max_ctas, call.batch);
@@ -39,7 +62,17 @@ __global__ void __launch_bounds__(kScheduleThreads)
     __shared__ ScheduleHeader header;
 
     int64_t warp_tiles = 0;
-    for (int batch = warp; batch < call.batch; batch += kWarps) {
+    bool many = false;
+    for (int batch = threadIdx.x; batch < call.batch; batch += kScheduleThreads) {
+        const DecodeSequence sequence(call, batch);
+        const int tiles = m_tiles(call, sequence);
+        many = many || tiles > 1;
+        warp_tiles += int64_t{tiles} * call.heads_kv;
+        schedule.ends[batch] = int64_t{units_of(call, sequence, 0, tiles)} * call.heads_kv;
+    }
+    warp_tiles = warp_prefix_sum(warp_tiles);
+    many = __syncthreads_or(many);
+    for (int batch = warp; many && batch < call.batch; batch += kWarps) {
         const DecodeSequence sequence(call, batch);
         const int tiles = m_tiles(call, sequence);
         int64_t units = 0;
@@ -50,9 +83,8 @@ __global__ void __launch_bounds__(kScheduleThreads)
         if (lane == kWarpSize - 1) {
             schedule.ends[batch] = units * call.heads_kv;
         }
-        warp_tiles += int64_t{tiles} * call.heads_kv;
     }
-    if (lane == 0) {
+    if (lane == kWarpSize - 1) {
         all_tiles[warp] = warp_tiles;
     }
     for (int cta = threadIdx.x; cta < call.plan.max_ctas; cta += kScheduleThreads) {
@@ -87,24 +119,15 @@ __global__ void __launch_bounds__(kScheduleThreads)
     }
     __syncthreads();
 
-    for (int cta = warp; cta < header.ctas; cta += kWarps) {
+    for (int cta = threadIdx.x; !many && cta < header.ctas; cta += kScheduleThreads) {
+        schedule.records[cta] = head_of_unit(call, schedule, first_unit(header, cta));
+    }
+    for (int cta = warp; many && cta < header.ctas; cta += kWarps) {
         const int64_t unit = first_unit(header, cta);
-        int batch = 0;  // the first sequence that ends after the unit
-        for (int end = call.batch; batch < end;) {
-            const int middle = (batch + end) / 2;
-            if (schedule.ends[middle] > unit) {
-                end = middle;
-            } else {
-                batch = middle + 1;
-            }
-        }
-        ScheduleRecord record{batch, 0, 0, 0, 0};
-        if (batch < call.batch) {
-            const int64_t begin = batch == 0 ? 0 : schedule.ends[batch - 1];
-            const int64_t per_head = (schedule.ends[batch] - begin) / call.heads_kv;
-            record.head = static_cast<int32_t>((unit - begin) / per_head);
-            int64_t start = begin + record.head * per_head;
-            const DecodeSequence sequence(call, batch);
+        ScheduleRecord record = head_of_unit(call, schedule, unit);
+        if (record.batch < call.batch) {
+            int64_t start = record.tile_start;
+            const DecodeSequence sequence(call, record.batch);
             const int tiles = m_tiles(call, sequence);
             for (int first = 0; first < tiles; first += kWarpSize) {
                 const int units = units_of(call, sequence, first + lane, tiles);
