@@ -17,7 +17,7 @@ from limelight import runtime
 from limelight.forward_kernel import finish, odd_strides, per_head, prepare
 
 if TYPE_CHECKING:
-    from limelight.execute import Plan
+    from limelight.kernel_plan import Plan
     from limelight.problem import AttentionProblem
 
 

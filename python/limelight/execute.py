@@ -9,7 +9,7 @@ decides (shapes, max_seqlen, scalars) is fixed at capture. LIMELIGHT_CHECK=1 is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from limelight.decode_kernel import (
     workspace_bytes,
 )
 from limelight.forward_kernel import odd_strides, run_forward_kernel
+from limelight.kernel_plan import Plan
 from limelight.messages import check_out
 
 if TYPE_CHECKING:
@@ -38,24 +39,6 @@ runtime.on_change(_PLANS.clear)
 # Called with q, k and the problem of every forward call, for calibration.
 observers: list[Callable[[Tensor, Tensor, AttentionProblem], None]] = []
 _NO_KERNEL = frozenset[tuple[str, int]]()
-
-
-class Plan(NamedTuple):
-    """What the metadata of a call decides."""
-
-    kernel: dispatch.Kernel | None
-    fallback: str  # why there is no kernel; empty where that is normal (CPU tensors, empty tensors)
-    out_shape: tuple[int, ...]
-    out_dtype: torch.dtype
-    lse_shape: tuple[int, ...]
-    lse_dtype: torch.dtype
-    pad: tuple[int, int]  # columns to add to q and k, and to v, so that rows are whole 16 bytes
-    out_like_q: bool  # out is what empty_like(q) makes: same shape and dtype, contiguous
-    copy: tuple[bool, bool, bool]  # q, k, v whose strides are not multiples of 16 bytes
-    pack: bool  # sink or alibi_slopes is not contiguous
-    read_values: bool
-    workspace: int  # bytes that the kernel needs
-    fits_schedule: bool
 
 
 def output_shapes(

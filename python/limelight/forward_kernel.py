@@ -12,7 +12,7 @@ from torch import Tensor
 from limelight import runtime
 
 if TYPE_CHECKING:
-    from limelight.execute import Plan
+    from limelight.kernel_plan import Plan
     from limelight.problem import AttentionProblem
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from limelight import execute, torch_path
+from limelight.kernel_plan import Plan
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def backends_used() -> Iterator[Counter[str]]:
     used: Counter[str] = Counter()
     run_kernel, run_torch = execute._run_kernel, torch_path.forward
 
-    def kernel(plan: execute.Plan, *arguments: Any) -> Any:
+    def kernel(plan: Plan, *arguments: Any) -> Any:
         used[plan.kernel.name if plan.kernel else "none"] += 1
         return run_kernel(plan, *arguments)
 
