@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "bindings/append.h"
 
+#include "bindings/arguments.h"
 #include "bindings/errors.h"
 #include "bindings/tensor.h"
 
@@ -9,29 +10,6 @@ namespace py = pybind11;
 namespace limelight::bindings {
 
 namespace {
-
-// Strides of (batch, tokens, heads, features), or of (tokens, heads, features).
-TensorStrides strides_of(const TensorView& tensor, const char* name, bool varlen) {
-    const int ndim = varlen ? 3 : 4;
-    expect(tensor.ndim == ndim, name,
-           "has " + std::to_string(tensor.ndim) + " dimensions, allowed: " + std::to_string(ndim));
-    expect(tensor.stride[ndim - 1] == 1 || tensor.shape[ndim - 1] <= 1, name,
-           "must be contiguous in its last dimension");
-    return {varlen ? 0 : tensor.stride[0], tensor.stride[ndim - 3], tensor.stride[ndim - 2]};
-}
-
-const int32_t* indices(const py::handle& object, const char* name, int64_t expected) {
-    const auto tensor = optional_view(object, name);
-    if (!tensor) {
-        return nullptr;
-    }
-    require(*tensor, name, ScalarType::kInt32, 1);
-    expect(tensor->shape[0] == expected, name,
-           "has " + std::to_string(tensor->shape[0]) +
-               " elements, allowed: " + std::to_string(expected));
-    expect(tensor->stride[0] == 1 || expected <= 1, name, "must be contiguous");
-    return static_cast<const int32_t*>(tensor->data);
-}
 
 const float* scale(const py::handle& object, const char* name, const AppendParams& params,
                    ScaleStrides& strides) {
@@ -94,12 +72,12 @@ void fill_query(AppendParams& params, const py::handle& q_object, const py::hand
     params.seqlen_q = varlen ? 0 : static_cast<int32_t>(q->shape[1]);
     params.total_q =
         static_cast<int32_t>(varlen ? q->shape[0] : int64_t{params.batch} * params.seqlen_q);
-    params.cu_seqlens_q = indices(cu_seqlens_q, "cu_seqlens_q", int64_t{params.batch} + 1);
+    params.cu_seqlens_q = lengths(cu_seqlens_q, "cu_seqlens_q", int64_t{params.batch} + 1);
 }
 
 void fill_places(AppendParams& params, const py::handle& cache_batch_idx,
                  const py::handle& table_object, const py::handle& slots_object) {
-    params.cache_batch_idx = indices(cache_batch_idx, "cache_batch_idx", params.batch);
+    params.cache_batch_idx = lengths(cache_batch_idx, "cache_batch_idx", params.batch);
     if (const auto table = optional_view(table_object, "block_table")) {
         require(*table, "block_table", ScalarType::kInt32, 2);
         expect(table->shape[0] == params.batch && (table->stride[1] == 1 || table->shape[1] <= 1),
@@ -162,23 +140,23 @@ void append_kv(const py::object& k_object, const py::object& v_object,
            "must have the rows or pages of k_cache");
     params.cache_rows = static_cast<int32_t>(k_cache.shape[0]);
     params.cache_row_size = static_cast<int32_t>(k_cache.shape[1]);
-    if (const auto lengths = optional_view(cache_seqlens, "cache_seqlens")) {
-        params.batch = static_cast<int32_t>(lengths->shape[0]);
-        params.cache_seqlens = indices(cache_seqlens, "cache_seqlens", params.batch);
+    if (const auto given = optional_view(cache_seqlens, "cache_seqlens")) {
+        params.batch = static_cast<int32_t>(given->shape[0]);
+        params.cache_seqlens = lengths(cache_seqlens, "cache_seqlens", params.batch);
     }
     params.seqlen_new = varlen ? 0 : static_cast<int32_t>(k.shape[1]);
     params.total_new =
         static_cast<int32_t>(varlen ? k.shape[0] : int64_t{params.batch} * params.seqlen_new);
     expect(varlen || k.shape[0] == params.batch, "k", "must have the batch of cache_seqlens");
     params.cu_seqlens_k_new =
-        indices(cu_seqlens_k_new, "cu_seqlens_k_new", int64_t{params.batch} + 1);
+        lengths(cu_seqlens_k_new, "cu_seqlens_k_new", int64_t{params.batch} + 1);
     fill_places(params, cache_batch_idx, block_table, slot_mapping);
     params.k_scale = scale(k_scale, "k_scale", params, params.k_scale_strides);
     params.v_scale = scale(v_scale, "v_scale", params, params.v_scale_strides);
     fill_rotary(params, rotary_cos, rotary_sin, rotary_interleaved);
     fill_query(params, q, q_out, cu_seqlens_q);
     params.rotate_q_by_row = rotate_q_by_row;
-    params.seqlens_out = const_cast<int32_t*>(indices(seqlens_out, "seqlens_out", params.batch));
+    params.seqlens_out = const_cast<int32_t*>(lengths(seqlens_out, "seqlens_out", params.batch));
     raise(limelight::append_kv(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 
