@@ -31,6 +31,19 @@ const int32_t* lengths(const py::handle& object, const char* name, int64_t expec
     return static_cast<const int32_t*>(tensor->data);
 }
 
+const float* descale(const py::handle& object, const char* name, const AttentionParams& params,
+                     DescaleStrides& strides) {
+    const auto tensor = optional_view(object, name);
+    if (!tensor) {
+        return nullptr;
+    }
+    require(*tensor, name, ScalarType::kFloat32, 2);
+    expect(tensor->shape[0] == params.batch && tensor->shape[1] == params.heads_kv, name,
+           "must have the shape (batch, heads_kv)");
+    strides = {tensor->stride[0], tensor->stride[1]};
+    return static_cast<const float*>(tensor->data);
+}
+
 void fill_alibi(AttentionParams& params, const py::handle& object) {
     const auto slopes = optional_view(object, "alibi_slopes");
     if (!slopes) {

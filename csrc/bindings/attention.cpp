@@ -46,21 +46,6 @@ void fill_dropout(AttentionParams& params, const py::handle& object, double drop
     }
 }
 
-// Factors of float8 tensors, one for each sequence and head of k and v, or null for None.
-const float* descale(const py::handle& object, const char* name, const AttentionParams& params,
-                     DescaleStrides& strides) {
-    const auto tensor = optional_view(object, name);
-    if (!tensor) {
-        return nullptr;
-    }
-    require(*tensor, name, ScalarType::kFloat32, 2);
-    expect(params.dtype == Dtype::kFloat8E4M3, name, "is for float8 tensors only");
-    expect(tensor->shape[0] == params.batch && tensor->shape[1] == params.heads_kv, name,
-           "must have the shape (batch, heads_kv)");
-    strides = {tensor->stride[0], tensor->stride[1]};
-    return static_cast<const float*>(tensor->data);
-}
-
 // The arguments that forward and backward share, in the order of the Python functions.
 struct Call {
     const py::object& q;
@@ -215,6 +200,9 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                                         dropout_p,
                                         max_seqlen_q,
                                         max_seqlen_k});
+    expect(params.dtype == Dtype::kFloat8E4M3 ||
+               (q_descale.is_none() && k_descale.is_none() && v_descale.is_none()),
+           "q_descale, k_descale and v_descale", "are for float8 tensors only");
     params.q_descale = descale(q_descale, "q_descale", params, params.q_descale_strides);
     params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
     params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_strides);

@@ -17,21 +17,6 @@ namespace limelight::bindings {
 
 namespace {
 
-// (batch, heads_kv) of any strides, or null for None.
-const float* descale(const py::handle& object, const char* name, const DecodeParams& params,
-                     int64_t& batch_stride, int64_t& head_stride) {
-    const auto tensor = optional_view(object, name);
-    if (!tensor) {
-        return nullptr;
-    }
-    require(*tensor, name, ScalarType::kFloat32, 2);
-    expect(tensor->shape[0] == params.batch && tensor->shape[1] == params.heads_kv, name,
-           "must have the shape (batch, heads_kv)");
-    batch_stride = tensor->stride[0];
-    head_stride = tensor->stride[1];
-    return static_cast<const float*>(tensor->data);
-}
-
 void fill_tree(DecodeParams& params, const py::handle& object) {
     const auto tree = optional_view(object, "tree_mask");
     if (!tree) {
@@ -157,10 +142,8 @@ void attention_decode(
     fill_places(params, k, block_table, cache_batch_idx);
     fill_alibi(params, alibi_slopes);
     fill_sink(params, sink);
-    params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_batch_stride,
-                               params.k_descale_head_stride);
-    params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_batch_stride,
-                               params.v_descale_head_stride);
+    params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
+    params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_strides);
     fill_tree(params, tree_mask);
     fill_memory(params, workspace, schedule);
     params.softmax_scale = softmax_scale;

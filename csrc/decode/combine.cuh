@@ -88,8 +88,8 @@ LIMELIGHT_DEVICE void write_result(const DecodeCall& call, const TileRows& rows,
     if (call.kv_dtype == Dtype::kFloat8E4M3) {
         factor *= kE4m3HalfScale;
         if (call.v_descale != nullptr) {
-            factor *= call.v_descale[rows.batch * call.v_descale_batch_stride +
-                                     rows.head_kv * call.v_descale_head_stride];
+            factor *= call.v_descale[rows.batch * call.v_descale_strides.batch +
+                                     rows.head_kv * call.v_descale_strides.head];
         }
     }
     uint2 packed_out = {0u, 0u};

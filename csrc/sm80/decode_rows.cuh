@@ -211,8 +211,8 @@ LIMELIGHT_DEVICE float product_scale(const DecodeCall& call, const TileRows& row
     if constexpr (Config::kFp8) {
         scale *= kE4m3HalfScale;
         if (call.k_descale != nullptr) {
-            scale *= call.k_descale[rows.batch * call.k_descale_batch_stride +
-                                    rows.head_kv * call.k_descale_head_stride];
+            scale *= call.k_descale[rows.batch * call.k_descale_strides.batch +
+                                    rows.head_kv * call.k_descale_strides.head];
         }
     }
     return scale;

@@ -8,10 +8,6 @@ namespace limelight {
 /// What a decode call takes beside AttentionParams. Plain data, as there.
 struct DecodeOptions {
     Dtype kv_dtype = Dtype::kBFloat16;  ///< of k and v: that of q, or kFloat8E4M3
-    int64_t k_descale_batch_stride = 0;
-    int64_t k_descale_head_stride = 0;
-    int64_t v_descale_batch_stride = 0;
-    int64_t v_descale_head_stride = 0;
 
     /// [batch, most rows, words] with contiguous words: bit j % 32 of word j / 32 of row i says
     /// that new token i sees new token j; the new tokens are the last seqlen_q keys. Every earlier
