@@ -67,7 +67,8 @@ def flash_attn_func(
     bias: (batch, heads_q, seqlen_q, seqlen_k), each extent may be 1, added to the scaled score; has
         a gradient.
     seqused_q, seqused_k: (batch,) int32, how many rows and keys of each sequence take part.
-    q_descale, k_descale, v_descale: (batch, heads_kv) fp32, not negative; of float8 tensors, else without effect.
+    q_descale, k_descale, v_descale: (batch, heads_kv) fp32, not negative; of float8 tensors, else
+        without effect.
     deterministic: equal bits in every run. batch_invariant: equal bits whatever is in the batch.
     num_splits: into how many parts the keys are split; 0 lets limelight choose.
     out: written in place, without gradient. Rows that belong to no sequence are unspecified.
