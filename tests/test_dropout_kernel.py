@@ -189,7 +189,7 @@ def test_dropout_without_a_state_is_refused(kernels: torch.device) -> None:
         (torch.zeros(2, device=kernels), "rng_state is float32, allowed: int64"),
         (torch.zeros(3, device=kernels).long(), "rng_state must be contiguous and hold a seed"),
     ):
-        tensors = (q, q, q, q, lse, *[None] * 7, state, *[None] * 3)
+        tensors = (q, q, q, q, lse, *[None] * 10, state, *[None] * 3)
         with pytest.raises(ValueError, match=message):
             runtime.launch(runtime.core().attention_forward, tensors, tail)
 

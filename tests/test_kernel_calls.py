@@ -57,4 +57,4 @@ def test_cudas_errors_are_not_swallowed(kernels: torch.device) -> None:
     lse = torch.empty(1, 2, 3, device=kernels)  # one row short
     tail = (problem.softmax_scale, False, -1, -1, 0.0, 0.0, 4, 4)
     with pytest.raises(ValueError, match="lse"):
-        runtime.launch(runtime.core().attention_forward, (q, q, q, q, lse, *[None] * 11), tail)
+        runtime.launch(runtime.core().attention_forward, (q, q, q, q, lse, *[None] * 14), tail)

@@ -31,6 +31,30 @@ const int32_t* lengths(const py::handle& object, const char* name, int64_t expec
     return static_cast<const int32_t*>(tensor->data);
 }
 
+void fill_places(AttentionParams& params, const TensorView& k, const py::handle& leftpad_k,
+                 const py::handle& cache_batch_idx, const py::handle& block_table) {
+    params.leftpad_k = lengths(leftpad_k, "leftpad_k", params.batch);
+    params.cache_batch_idx = lengths(cache_batch_idx, "cache_batch_idx", params.batch);
+    const auto table = optional_view(block_table, "block_table");
+    if (table) {
+        require(*table, "block_table", ScalarType::kInt32, 2);
+        expect(table->shape[0] == params.batch, "block_table",
+               "must have the shape (batch, max_pages)");
+        expect(table->stride[1] == 1 || table->shape[1] <= 1, "block_table",
+               "must be contiguous in its last dimension");
+        params.block_table = static_cast<const int32_t*>(table->data);
+        params.block_table_stride = table->stride[0];
+        params.page_size = static_cast<int32_t>(k.shape[1]);
+        const int64_t tokens = table->shape[1] * k.shape[1];
+        expect(tokens < (int64_t{1} << 28), "block_table",
+               "holds " + std::to_string(tokens) + " tokens a sequence, allowed: below 2^28");
+        params.seqlen_k = static_cast<int32_t>(tokens);
+    }
+    if (table || params.cache_batch_idx != nullptr) {
+        params.total_rows_k = k.shape[0] * k.shape[1];
+    }
+}
+
 const float* descale(const py::handle& object, const char* name, const AttentionParams& params,
                      DescaleStrides& strides) {
     const auto tensor = optional_view(object, name);

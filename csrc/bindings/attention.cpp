@@ -57,6 +57,9 @@ struct Call {
     const py::object& cu_seqlens_k;
     const py::object& seqused_q;
     const py::object& seqused_k;
+    const py::object& leftpad_k;
+    const py::object& cache_batch_idx;
+    const py::object& block_table;
     const py::object& alibi_slopes;
     const py::object& sink;
     const py::object& bias;
@@ -73,7 +76,8 @@ struct Call {
 
 AttentionParams read_call(const Call& call) {
     const bool varlen_q = !call.cu_seqlens_q.is_none();
-    const bool varlen_k = !call.cu_seqlens_k.is_none();
+    const bool paged = !call.block_table.is_none();
+    const bool varlen_k = !call.cu_seqlens_k.is_none() && !paged;
     const TensorView q = view(call.q, "q");
     const TensorView k = view(call.k, "k");
     const TensorView v = view(call.v, "v");
@@ -111,10 +115,10 @@ AttentionParams read_call(const Call& call) {
     }
     expect(k.shape[k.ndim - 1] == params.headdim, "k", "must have the headdim of q");
     expect(v.shape[v.ndim - 2] == params.heads_kv, "v", "must have the heads of k");
-    expect(varlen_k || (k.shape[0] == params.batch && v.shape[0] == params.batch), "k and v",
+    expect(varlen_k || paged || !call.cache_batch_idx.is_none() || k.shape[0] == params.batch, "k",
            "must have the batch of q");
     for (int i = 0; i < k.ndim - 2; ++i) {
-        expect(v.shape[i] == k.shape[i], "v", "must have the sequence lengths of k");
+        expect(v.shape[i] == k.shape[i], "v", "must have the extents of k");
     }
     for (int i = 0; i < q.ndim - 1; ++i) {
         expect(out.shape[i] == q.shape[i], "out", "must have the shape (..., headdim_v) of q");
@@ -135,6 +139,7 @@ AttentionParams read_call(const Call& call) {
     params.cu_seqlens_k = lengths(call.cu_seqlens_k, "cu_seqlens_k", int64_t{params.batch} + 1);
     params.seqused_q = lengths(call.seqused_q, "seqused_q", params.batch);
     params.seqused_k = lengths(call.seqused_k, "seqused_k", params.batch);
+    fill_places(params, k, call.leftpad_k, call.cache_batch_idx, call.block_table);
     fill_alibi(params, call.alibi_slopes);
     fill_sink(params, call.sink);
     fill_bias(params, call.bias);
@@ -173,8 +178,10 @@ float* contiguous_floats(const TensorView& tensor, const char* name, int64_t cou
 void attention_forward(const py::object& q, const py::object& k, const py::object& v,
                        const py::object& out, const py::object& lse, const py::object& cu_seqlens_q,
                        const py::object& cu_seqlens_k, const py::object& seqused_q,
-                       const py::object& seqused_k, const py::object& alibi_slopes,
-                       const py::object& sink, const py::object& bias, const py::object& rng_state,
+                       const py::object& seqused_k, const py::object& leftpad_k,
+                       const py::object& cache_batch_idx, const py::object& block_table,
+                       const py::object& alibi_slopes, const py::object& sink,
+                       const py::object& bias, const py::object& rng_state,
                        const py::object& q_descale, const py::object& k_descale,
                        const py::object& v_descale, float softmax_scale, bool causal,
                        int window_left, int window_right, float softcap, double dropout_p,
@@ -188,6 +195,9 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                                         cu_seqlens_k,
                                         seqused_q,
                                         seqused_k,
+                                        leftpad_k,
+                                        cache_batch_idx,
+                                        block_table,
                                         alibi_slopes,
                                         sink,
                                         bias,
@@ -220,6 +230,7 @@ void attention_backward(const py::object& dout_object, const py::object& dlse_ob
                         const py::object& bias, const py::object& rng_state, float softmax_scale,
                         bool causal, int window_left, int window_right, float softcap,
                         double dropout_p, int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
+    const py::object none = py::none();
     AttentionBackwardParams params;
     static_cast<AttentionParams&>(params) = read_call({q,
                                                        k,
@@ -230,6 +241,9 @@ void attention_backward(const py::object& dout_object, const py::object& dlse_ob
                                                        cu_seqlens_k,
                                                        seqused_q,
                                                        seqused_k,
+                                                       none,
+                                                       none,
+                                                       none,
                                                        alibi_slopes,
                                                        sink,
                                                        bias,

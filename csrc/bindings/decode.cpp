@@ -34,25 +34,6 @@ void fill_tree(DecodeParams& params, const py::handle& object) {
     params.tree_row_stride = tree->stride[1];
 }
 
-void fill_places(DecodeParams& params, const TensorView& k, const py::handle& block_table,
-                 const py::handle& cache_batch_idx) {
-    params.cache_batch_idx = lengths(cache_batch_idx, "cache_batch_idx", params.batch);
-    if (const auto table = optional_view(block_table, "block_table")) {
-        require(*table, "block_table", ScalarType::kInt32, 2);
-        expect(table->shape[0] == params.batch, "block_table",
-               "must have the shape (batch, max_pages)");
-        expect(table->stride[1] == 1 || table->shape[1] <= 1, "block_table",
-               "must be contiguous in its last dimension");
-        params.block_table = static_cast<const int32_t*>(table->data);
-        params.block_table_stride = table->stride[0];
-        params.page_size = static_cast<int32_t>(k.shape[1]);
-        const int64_t tokens = table->shape[1] * k.shape[1];
-        expect(tokens < (int64_t{1} << 28), "block_table",
-               "holds " + std::to_string(tokens) + " tokens a sequence, allowed: below 2^28");
-        params.seqlen_k = static_cast<int32_t>(tokens);
-    }
-}
-
 void fill_memory(DecodeParams& params, const py::handle& workspace_object,
                  const py::handle& schedule_object) {
     if (const auto workspace = optional_view(workspace_object, "workspace")) {
@@ -138,8 +119,7 @@ void attention_decode(
     params.cu_seqlens_k = lengths(cu_seqlens_k, "cu_seqlens_k", int64_t{params.batch} + 1);
     params.seqused_q = lengths(seqused_q, "seqused_q", params.batch);
     params.seqused_k = lengths(seqused_k, "seqused_k", params.batch);
-    params.leftpad_k = lengths(leftpad_k, "leftpad_k", params.batch);
-    fill_places(params, k, block_table, cache_batch_idx);
+    fill_places(params, k, leftpad_k, cache_batch_idx, block_table);
     fill_alibi(params, alibi_slopes);
     fill_sink(params, sink);
     params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
