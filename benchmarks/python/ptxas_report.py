@@ -22,6 +22,12 @@ DECODE = re.compile(
     r"LNS0_9KvElementE(?P<fp8>[01])ELi(?P<headdim>\d+)ELi(?P<rows>\d+)ELNS0_5TilesE(?P<tiles>[01])E"
     r"\S*' for 'sm_(?P<arch>\w+)'"
 )
+HOPPER = re.compile(
+    r"Compiling entry function '\S*sm90_attention_fwd\w*?INS0_9(?P<config>Fwd|Fp8)ConfigI\w*?"
+    r"Li(?P<headdim>\d+)ELi(?P<headdim_v>\d+)ELNS0_6ScoresE(?P<change>[01])E"
+    r"(?:LNS0_7VisibleE(?P<some>[01])E)?\S*' for 'sm_(?P<arch>\w+)'"
+)
+SERIALISED = re.compile(r"wgmma\.mma_async instructions are serialized.*?'(?P<function>\w+)'")
 PASSES = {None: "forward", "0": "dQ", "1": "dK and dV", "2": "dK", "3": "dV", "4": "dbias"}
 SPILLS = re.compile(r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (?P<registers>\d+) registers")
@@ -43,6 +49,16 @@ def parse(log: str) -> dict[tuple[str, int, str], dict[str, tuple[int, int]]]:
             cache = ", FP8 cache" if entry["fp8"] == "1" else ""
             kernel = f"decode, {entry['rows']} rows{cache}"
             key, arch, spilled = (tiles, int(entry["headdim"]), kernel), entry["arch"], 0
+        elif entry := HOPPER.search(line):
+            words = ["forward", "FP8"] if entry["config"] == "Fp8" else ["forward"]
+            words += ["headdim_v " + entry["headdim_v"]] * (entry["headdim_v"] != entry["headdim"])
+            words += ["score change" if entry["change"] == "1" else "plain"]
+            words += ["full attention"] * (entry["some"] == "0")
+            key, arch, spilled = (
+                ("Hopper", int(entry["headdim"]), ", ".join(words)),
+                entry["arch"],
+                0,
+            )
         elif spills := SPILLS.search(line):
             spilled = int(spills["stores"]) + int(spills["loads"])
         elif (used := REGISTERS.search(line)) and key is not None:
@@ -52,12 +68,20 @@ def parse(log: str) -> dict[tuple[str, int, str], dict[str, tuple[int, int]]]:
     return rows
 
 
+def serialised(log: str) -> list[str]:
+    """Functions whose wgmma instructions ptxas made wait for each other."""
+    return sorted({found["function"] for found in SERIALISED.finditer(log)})
+
+
 def table(rows: dict[tuple[str, int, str], dict[str, tuple[int, int]]]) -> str:
     """One markdown row per (tiles, headdim, kernel): registers by architecture, all spills."""
     lines = []
-    for tiles in ("large", "small"):
+    for tiles in ("large", "small", "Hopper"):
         chosen = {key: value for key, value in rows.items() if key[0] == tiles}
-        arches = sorted({arch for value in chosen.values() for arch in value}, key=int)
+        if not chosen:
+            continue
+        names = {arch for value in chosen.values() for arch in value}
+        arches = sorted(names, key=lambda name: int(name.rstrip("af")))
         lines += [
             f"| {tiles} tiles: headdim | kernel | "
             + " | ".join(f"sm_{a}" for a in arches)
@@ -76,4 +100,7 @@ def table(rows: dict[tuple[str, int, str], dict[str, tuple[int, int]]]) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    print(table(parse(Path(sys.argv[1]).read_text())))
+    log = Path(sys.argv[1]).read_text()
+    print(table(parse(log)))
+    for function in serialised(log):
+        print(f"serialised wgmma (C7511): {function}")
