@@ -142,6 +142,13 @@ def draw_rng_state(device: torch.device, generator: torch.Generator | None) -> T
     return torch.randint(0, 2**63 - 1, (2,), dtype=torch.int64, device=device, generator=generator)
 
 
+def _logits(sink: Any, q: Tensor) -> Any:
+    """sink as kernels read it: fp32, or fp64 beside a q of fp64; what is no logit, as it is."""
+    if not isinstance(sink, Tensor) or not sink.is_floating_point():
+        return sink
+    return sink if sink.dtype == q.dtype == torch.float64 else sink.float()
+
+
 def build_problem(
     q: Tensor,
     k: Tensor,
@@ -204,7 +211,7 @@ def build_problem(
         "cache_batch_idx": cache_batch_idx,
         "block_table": block_table,
         "alibi_slopes": alibi_slopes,
-        "sink": sink if sink is None or sink.element_size() > 2 else sink.float(),
+        "sink": sink if sink is None or sink.dtype is torch.float32 else _logits(sink, q),
         "bias": bias,
     }
     if tree_mask is not None:

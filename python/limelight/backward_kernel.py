@@ -119,6 +119,8 @@ def run_backward_kernel(
     make = torch.zeros if packed_q else torch.empty
     workspace = make((2, *lse.shape), dtype=torch.float32, device=q.device)
     bias, sink, alibi_slopes = p.bias, p.sink, p.alibi_slopes
+    if bias is not None and bias.numel() == 0:
+        bias = None  # of no sequence or row
     if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
         bias = bias.float()
     dbias = None
@@ -172,6 +174,7 @@ def run_backward_kernel(
         dsink = -(torch.exp2(logit - lse_log2) * delta).sum(over).to(sink.dtype)
     dq = _cut(dq, headdim, into[0])
     dk, dv = _cut(dk, headdim, into[1]), _cut(dv, headdim_v, into[2])
-    if dbias is not None and p.bias is not None:
-        dbias = dbias.sum_to_size(p.bias.shape).to(p.bias.dtype)
+    if need_dbias and p.bias is not None:
+        found = torch.zeros_like(p.bias) if dbias is None else dbias
+        dbias = found.sum_to_size(p.bias.shape).to(p.bias.dtype)
     return Gradients(dq, dk, dv, dbias, dsink)

@@ -58,8 +58,14 @@ def token_places(
     return row, starts[row] + token - ends[row], real
 
 
+def _in_pairs(x: Tensor) -> bool:
+    """Whether float8 rows can be viewed as numbers of 16 bits."""
+    places = (x.storage_offset(), x.data_ptr(), x.shape[-1], *x.stride()[:-1])
+    return not any(place % 2 for place in places)
+
+
 def kernel_refusal(
-    k_cache: Tensor, k: Tensor, v: Tensor, rotary: Rotary | None = None
+    k_cache: Tensor, v_cache: Tensor, k: Tensor, v: Tensor, rotary: Rotary | None = None
 ) -> str | None:
     """Why the append kernel does not serve a call, or None where it does."""
     capability = runtime.capability(k.device)
@@ -73,9 +79,7 @@ def kernel_refusal(
     if k.dtype != v.dtype:
         return f"k is {k.dtype} and v is {v.dtype}; nearest: one dtype"
     if k.element_size() == 1:
-        odd = any(x % 2 for t in (k, v) for x in (*t.shape[-1:], *t.stride()[:-1]))
-        odd |= any(stride % 2 for stride in k_cache.stride()[:-1])
-        if rotary is not None or odd or k.data_ptr() % 2 or v.data_ptr() % 2:
+        if rotary is not None or not all(map(_in_pairs, (k_cache, v_cache, k, v))):
             return "k is float8; nearest: k and v of 16 bits"
     elif k.dtype not in _TWO_BYTES:
         return f"k is {k.dtype}; nearest: float16 or bfloat16"
@@ -151,7 +155,7 @@ def append_tokens(
     """
     if k.numel() == 0:
         return
-    refusal = kernel_refusal(k_cache, k, v)
+    refusal = kernel_refusal(k_cache, v_cache, k, v)
     if refusal is None:
         places = Places(cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table)
         run_kernel(k_cache, v_cache, k, v, places, scales=(k_scale, v_scale))
@@ -192,7 +196,7 @@ def append_slots(
     """
     if slot_mapping.numel() == 0 or k.numel() == 0:
         return
-    refusal = kernel_refusal(k_cache, k, v)
+    refusal = kernel_refusal(k_cache, v_cache, k, v)
     if refusal is None:
         run_kernel(k_cache, v_cache, k, v, None, slot_mapping, (k_scale, v_scale))
         return

@@ -156,8 +156,8 @@ def flash_attn_with_kvcache(
             starts = rotary_positions(rotary_seqlens, new, batch, cos)
         by_row = max(window_bounds(window_size, causal)) >= 0
         rotary = Rotary(cos, sin, rotary_interleaved, q, cu_seqlens_q, by_row)
-    if k is not None and v is not None and cache_seqlens is not None:
-        by_kernel = is_eager(q) and kernel_refusal(k_cache, k, v, rotary) is None
+    if k is not None and v is not None and cache_seqlens is not None and batch > 0:
+        by_kernel = is_eager(q) and kernel_refusal(k_cache, v_cache, k, v, rotary) is None
         # The append kernel turns by the places where it stores.
         by_kernel = by_kernel and (rotary is None or starts is cache_seqlens)
         if by_kernel and not wanted(q.device):
@@ -194,7 +194,7 @@ def flash_attn_with_kvcache(
     if k is not None and not torch.compiler.is_compiling():
         # Nothing is written where the attention would refuse.
         plan = validate(q, k_cache, v_cache, problem, out)
-    if k is not None and v is not None and cache_seqlens is not None:
+    if k is not None and v is not None and cache_seqlens is not None and batch > 0:
         places = Places(cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table)
         scales = (problem.k_descale, problem.v_descale)
         if by_kernel:

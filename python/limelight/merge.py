@@ -180,6 +180,11 @@ def merge_attn_states(
         output_lse.copy_(lse.mT)
 
 
+def _dense(x: Tensor) -> Tensor:
+    """A copy with the strides of its shape: contiguous() keeps those of dimensions of size 1."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 def _merge(
     output: Tensor,
     prefix: Tensor,
@@ -196,9 +201,9 @@ def _merge(
     assert output_lse is not None
     # The kernel reads both parts where they are, with one stride between them.
     if prefix.stride() != suffix.stride() or prefix.stride(-1) != 1:
-        prefix, suffix = prefix.contiguous(), suffix.contiguous()
+        prefix, suffix = _dense(prefix), _dense(suffix)
     if prefix_lse.stride() != suffix_lse.stride():
-        prefix_lse, suffix_lse = prefix_lse.contiguous(), suffix_lse.contiguous()
+        prefix_lse, suffix_lse = _dense(prefix_lse), _dense(suffix_lse)
     if context > 0:
         joined = slice(None, context)
         tensors = (

@@ -36,7 +36,9 @@ def check_tensor(name: str, value: Any) -> None:
 
 def contiguous_rows(x: Tensor) -> Tensor:
     """Return x, copied where its last dimension is not contiguous, as flash-attn does."""
-    return x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous()
+    if x.shape[-1] <= 1 or x.stride(-1) == 1:
+        return x
+    return x.clone(memory_format=torch.contiguous_format)  # contiguous() leaves empty ones alone
 
 
 def check_last_stride(name: str, x: Tensor) -> None:

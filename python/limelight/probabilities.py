@@ -28,6 +28,8 @@ def signed_probabilities(q: Tensor, k: Tensor, p: AttentionProblem) -> Tensor:
     """
     if p.dropout_p == 0 or p.rng_state is None:
         return q.new_empty(0)
+    if _batch(q, p) == 0:
+        return q.new_empty(0, q.shape[-2], p.max_seqlen_q, p.max_seqlen_k)
     rng_state = p.rng_state
     with torch.no_grad():
         if p.block_table is not None:
