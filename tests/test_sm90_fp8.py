@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The Hopper FP8 forward kernels: on the emulator under hostile schedules, on a GPU that is one.
-
-The emulator sums e4m3 products in fp32 where the tensor cores keep about 14 bits: that each block
-goes into fresh accumulators is right by construction here, and shows in accuracy only on a GPU.
-"""
+"""The Hopper FP8 forward kernels: on the emulator under hostile schedules, on a GPU that is one."""
 
 from __future__ import annotations
 

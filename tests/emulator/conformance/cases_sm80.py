@@ -7,7 +7,19 @@ from typing import Any
 
 import numpy as np
 from forms import Case, register_kernel
-from isa import BITS, RNG, bf16_bits, encode, mma_a, mma_b, mma_c, pack_fragment
+from fp8_sums import product
+from isa import (
+    BITS,
+    RNG,
+    bf16_bits,
+    encode,
+    fp8_accumulator,
+    fp8_operand,
+    mma_a,
+    mma_b,
+    mma_c,
+    pack_fragment,
+)
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -17,12 +29,17 @@ def words(values: Array) -> NDArray[np.uint32]:
     return np.ascontiguousarray(values).view(np.uint32).reshape(-1, 32)
 
 
-def mma_case(a: str, b: str, c: str, k: int, prefix: str = "") -> Case:
-    """mma.sync on small integers: every partial sum is exact, so the bits are determined."""
+def mma_case(a: str, b: str, c: str, k: int, prefix: str = "", fp8_terms: int = 0) -> Case:
+    """mma.sync on small integers: every partial sum is exact, so the bits are determined.
+
+    With fp8_terms on 8-bit floats of many sizes instead, summed as fp8_sums.py says.
+    """
     low_a, low_b = (0 if kind.startswith("u") else -2 for kind in (a, b))
     x = RNG.integers(low_a, 3, (16, k)).astype(float)
     y = RNG.integers(low_b, 3, (k, 8)).astype(float)
     z = RNG.integers(-9, 9, (16, 8)).astype(float)
+    if fp8_terms:
+        x, y, z = fp8_operand(a, 16, k), fp8_operand(b, k, 8), fp8_accumulator(c, 16, 8)
     count_a, place_a = mma_a(a, k)
     count_b, place_b = mma_b(b, k)
     planes = [
@@ -30,14 +47,15 @@ def mma_case(a: str, b: str, c: str, k: int, prefix: str = "") -> Case:
         pack_fragment(y, b, count_b, place_b),
         pack_fragment(z, c, 4, mma_c),
     ]
-    expected = pack_fragment(x @ y + z, c, 4, mma_c)
+    result = product(x, y, z, (a, b), fp8_terms, c) if fp8_terms else x @ y + z
+    expected = pack_fragment(result, c, 4, mma_c)
     na, nb, nc = (len(p) for p in planes)
     letter = "f" if c == "f32" else "r"
     text = ", ".join
     c_regs = text(f"%{i}" for i in range(nc))
     a_regs = text(f"%{i}" for i in range(nc, nc + na))
     b_regs = text(f"%{i}" for i in range(nc + na, nc + na + nb))
-    name = f"mma_m16n8k{k}_{c}_{a}_{b}"
+    name = f"mma_m16n8k{k}_{c}_{a}_{b}" + ("_sizes" if fp8_terms else "")
     asm = (
         f"mma.sync.aligned.{prefix}m16n8k{k}.row.col.{c}.{a}.{b}.{c} "
         f"{{{c_regs}}}, {{{a_regs}}}, {{{b_regs}}}, {{{c_regs}}};"
@@ -47,6 +65,7 @@ def mma_case(a: str, b: str, c: str, k: int, prefix: str = "") -> Case:
         np.concatenate([planes[2], planes[0], planes[1]]),
         expected,
         source=register_kernel(name, asm, letter * nc, "r" * (na + nb), tied=nc),
+        own_gpu=bool(fp8_terms),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from cases_sm80 import halves, mma_case, simple
 from forms import Case
+from fp8_sums import TERMS
 from isa import RNG, fp8_bits, fp8_values
 
 
@@ -40,4 +41,12 @@ def conversions() -> list[Case]:
 def cases() -> list[Case]:
     kinds = ("e4m3", "e5m2")
     products = [mma_case(a, b, "f32", 32) for a in kinds for b in kinds]
-    return [*products, *conversions()]
+    sums = [
+        mma_case(a, b, c, 32, fp8_terms=TERMS["sm_89"])
+        for a, b, c in (
+            ("e4m3", "e4m3", "f32"),
+            ("e5m2", "e4m3", "f32"),
+            ("e5m2", "e5m2", "f16"),
+        )
+    ]
+    return [*products, *conversions(), *sums]

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from cases_sm80 import halves
 from forms import Case, TensorMap
-from isa import BITS, RNG, bf16_bits, encode, mma_a, pack_fragment, swizzle
+from fp8_sums import TERMS, product
+from isa import (
+    BITS,
+    RNG,
+    bf16_bits,
+    encode,
+    fp8_accumulator,
+    fp8_operand,
+    mma_a,
+    pack_fragment,
+    swizzle,
+)
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -397,17 +408,22 @@ def wgmma(
     trans_b: bool = False,
     negate: bool = False,
     accumulate: bool = True,
+    fp8_terms: int = 0,
 ) -> Case:
     k = 256 // BITS[a]
     low = [0 if t == "u8" else -2 for t in (a, b)]
     x = RNG.integers(low[0], 3, (64, k)).astype(float)
     y = RNG.integers(low[1], 3, (n, k)).astype(float)
     z = RNG.integers(-9, 9, (64, n)).astype(float)
+    if fp8_terms:
+        x, y, z = fp8_operand(a, 64, k), fp8_operand(b, n, k), fp8_accumulator(d, 64, n)
     image_a, lead_a, stride_a = place(x, a, span, trans_a)
     image_b, lead_b, stride_b = place(y, b, span, trans_b)
     count, spot = accumulator(d, n)
     before = [pack_fragment(z[16 * w : 16 * w + 16], d, count, spot) for w in range(4)]
     result = (-1 if negate else 1) * (x @ y.T) + (z if accumulate else 0)
+    if fp8_terms:
+        result = product(x, y.T, z if accumulate else 0 * z, (a, b), fp8_terms, d)
     after = [pack_fragment(result[16 * w : 16 * w + 16], d, count, spot) for w in range(4)]
     count_a, place_a = mma_a(a, k)
     fragments = [pack_fragment(x[16 * w : 16 * w + 16], a, count_a, place_a) for w in range(4)]
@@ -433,6 +449,7 @@ def wgmma(
             ("_tb", trans_b),
             ("_neg", negate),
             ("_zero", not accumulate),
+            ("_sizes", fp8_terms > 0),
         )
         if on
     )
@@ -468,5 +485,16 @@ def products() -> list[Case]:
     return cases
 
 
+def sums() -> list[Case]:
+    """8-bit floats of many sizes: what the tensor cores drop."""
+    terms = TERMS["sm_90a"]
+    return [
+        wgmma("e4m3", "e4m3", "f32", 16, fp8_terms=terms),
+        wgmma("e4m3", "e4m3", "f32", 16, fp8_terms=terms, accumulate=False),
+        wgmma("e5m2", "e4m3", "f32", 24, fp8_terms=terms, from_regs=True),
+        wgmma("e5m2", "e5m2", "f16", 16, fp8_terms=terms),
+    ]
+
+
 def cases() -> list[Case]:
-    return [*stores(), *barriers_and_bulk(), *tensor_copies(), *products()]
+    return [*stores(), *barriers_and_bulk(), *tensor_copies(), *products(), *sums()]

@@ -79,6 +79,18 @@ def fp8_bits(values: Array, kind: str) -> NDArray[np.uint8]:
     return codes
 
 
+def fp8_operand(kind: str, rows: int, columns: int) -> NDArray[np.float64]:
+    """8-bit floats over 12 powers of two and more, subnormals and zeros among them."""
+    sizes = np.exp2(RNG.integers(-9, 3, (rows, columns)))
+    return fp8_values(kind)[fp8_bits(RNG.normal(0, 1, (rows, columns)) * sizes, kind)]
+
+
+def fp8_accumulator(kind: str, rows: int, columns: int) -> NDArray[np.float64]:
+    """f32 or f16 with all fraction bits in use, below and above sums of such products."""
+    values = RNG.normal(0, 1, (rows, columns)) * np.exp2(RNG.integers(-6, 8, (rows, columns)))
+    return values.astype(np.float32 if kind == "f32" else np.float16).astype(np.float64)
+
+
 def encode(values: Array, kind: str) -> NDArray[np.uint32]:
     """Element codes of small exactly representable values."""
     if kind == "f16":

@@ -153,7 +153,8 @@ struct Options {
     uint32_t checks = 0;    // bits of Check
     bool counters = false;  // also what costs time: bank conflicts, sectors
     int sm_count = 4;  // how many clusters may be resident at once when CTAs wait for each other
-    double hang_seconds = 20;  // all warps only spin for so long: reported as a deadlock
+    double hang_seconds = 20;    // all warps only spin for so long: reported as a deadlock
+    bool fp32_fp8_sums = false;  // products of 8-bit floats are summed in fp32 everywhere
 };
 
 enum Check : uint32_t {

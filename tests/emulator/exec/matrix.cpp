@@ -4,6 +4,7 @@
 
 #include "exec/memory.h"
 #include "runtime/counters.h"
+#include "units/fp8_sum.h"
 #include "units/mma.h"
 
 namespace emu {
@@ -52,7 +53,11 @@ void mma(Warp& w, const Instr& i, uint32_t active) {
     for (int r = 0; r < planes; ++r) {
         out[r] = through ? result[r] : w.u32(m.refs[3][r]);
     }
-    m.run(m.spec, in[0], in[1], in[2], out);
+    MmaSpec spec = m.spec;
+    if (w.launch->options.fp32_fp8_sums) {
+        spec.fp8_terms = 0;
+    }
+    m.run(spec, in[0], in[1], in[2], out);
     if (through) {
         for_lanes(active, [&](int l) {
             for (int r = 0; r < m.count[3]; ++r) {
@@ -107,6 +112,7 @@ Instr decode_mma(const ptx::Statement& s, DecodeContext& c) {
     }
     m.spec.d = element(s.parts[n - 4], c), m.spec.a = element(s.parts[n - 3], c);
     m.spec.b = element(s.parts[n - 2], c), m.spec.c = element(s.parts[n - 1], c);
+    m.spec.fp8_terms = fp8_terms(c.arch, m.spec.a, m.spec.b);
     m.run = mma_find(m.spec);
     if (!m.run) {
         c.fail("unknown shape or types of mma");

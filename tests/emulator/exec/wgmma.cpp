@@ -11,6 +11,7 @@
 #include "exec/async_support.h"
 #include "exec/wgmma_state.h"
 #include "runtime/counters.h"
+#include "units/fp8_sum.h"
 
 namespace emu {
 namespace {
@@ -60,7 +61,10 @@ Warpgroup& warpgroup_of(Warp& w) {
 
 template <class T>
 void compute(const WgmmaCode& c, WgmmaOp& op, const std::vector<uint8_t>& shared) {
-    const WgmmaSpec& s = c.spec;
+    WgmmaSpec s = c.spec;
+    if (op.issuer->launch->options.fp32_fp8_sums) {
+        s.fp8_terms = 0;
+    }
     alignas(64) T a[64 * 32], b[256 * 32];
     const int k = s.k();
     uint32_t bad = 0;
@@ -346,6 +350,7 @@ Instr decode_mma(const ptx::Statement& s, DecodeContext& ctx) {
     c.spec.d = elems[0];
     c.spec.a = elems[1];
     c.spec.b = elems[2];
+    c.spec.fp8_terms = fp8_terms(ctx.arch, c.spec.a, c.spec.b);
     if (types != 3 || !wgmma_known(c.spec) || k != c.spec.k()) {
         ctx.fail("no such form of wgmma.mma_async");
     }

@@ -267,6 +267,7 @@ void run_kernel(const KernelWork& work) {
     request.options.counters = !s.report.empty();
     request.options.sm_count = s.sm_count();
     request.options.hang_seconds = s.hang_seconds;
+    request.options.fp32_fp8_sums = s.fp32_fp8_sums;
     request.print = [](const std::string& text) {
         std::fwrite(text.data(), 1, text.size(), stdout);
     };

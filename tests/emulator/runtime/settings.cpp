@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "runtime/settings.h"
 
+#include <cctype>
 #include <cstdlib>
 #include <thread>
 
@@ -10,8 +11,9 @@
 namespace emu {
 namespace {
 
-constexpr const char* kKeys[] = {"arch",   "sms",   "threads", "schedule",     "seed",  "checks",
-                                 "report", "quiet", "memory",  "hang_seconds", "driver"};
+constexpr const char* kKeys[] = {"arch",   "sms",          "threads",  "schedule",
+                                 "seed",   "checks",       "report",   "quiet",
+                                 "memory", "hang_seconds", "fp8_sums", "driver"};
 
 std::string wrong(const std::string& key, const std::string& value, const std::string& allowed) {
     return "emulator setting " + key + " = '" + value + "': allowed is " + allowed;
@@ -65,6 +67,11 @@ std::string apply(Settings& s, const std::string& key, const std::string& value)
             return wrong(key, value, "0 or 1");
         }
         s.quiet = value == "1";
+    } else if (key == "fp8_sums") {
+        if (value != "hardware" && value != "fp32") {
+            return wrong(key, value, "hardware or fp32");
+        }
+        s.fp32_fp8_sums = value == "fp32";
     } else if (key == "hang_seconds") {
         char* end = nullptr;
         const double seconds = std::strtod(value.c_str(), &end);
@@ -107,7 +114,7 @@ struct Holder {
         for (const char* key : kKeys) {
             std::string name = "LIMELIGHT_EMULATOR_";
             for (const char* c = key; *c; ++c) {
-                name += *c == '_' ? '_' : static_cast<char>(*c - 'a' + 'A');
+                name += static_cast<char>(std::toupper(static_cast<unsigned char>(*c)));
             }
             const char* value = std::getenv(name.c_str());
             if (value && *value && error.empty()) {

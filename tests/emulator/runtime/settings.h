@@ -22,6 +22,7 @@ struct Settings {
     bool quiet = false;                    // quiet: 1 = faults are not printed to stderr
     uint64_t memory = uint64_t{16} << 30;  // memory: bytes of the device
     double hang_seconds = 20;              // hang_seconds: spinning for so long is a deadlock
+    bool fp32_fp8_sums = false;            // fp8_sums: hardware, fp32
     int driver = 13000;                    // driver: version that cudaDriverGetVersion gives
 
     int sm_count() const { return sms > 0 ? sms : arch->sms; }

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "units/approx.h"
+#include "units/fp8_sum.h"
 #include "units/mma.h"
 
 using namespace emu;
@@ -229,6 +230,64 @@ void mma(std::mt19937& rng, const MmaSpec& s) {
     }
 }
 
+// One element of C after C += A B, one row of `a` and the column of `b` beside it.
+float fp8_sum(std::vector<std::pair<float, float>> factors, float c, int terms = 32,
+              Elem type = Elem::e4m3, Elem d = Elem::f32) {
+    float a[32] = {}, b[32][8] = {}, sums[8] = {0, c};
+    for (size_t i = 0; i < factors.size(); ++i) {
+        a[i] = factors[i].first;
+        b[i][1] = factors[i].second;
+    }
+    fp8_product(type, type, d, terms, a, 32, b[0], 8, sums, 8, 1, 8, 32);
+    if (std::isfinite(sums[1])) {
+        CHECK_EQ(sums[0], 0.0f);  // the columns beside it
+    }
+    return sums[1];
+}
+
+void fp8_sums() {
+    using Factors = std::vector<std::pair<float, float>>;
+    // The accumulator has 13 fraction bits, cut toward zero.
+    CHECK_EQ(fp8_sum({}, 1.0f + 0x1p-13f), 1.0f + 0x1p-13f);
+    CHECK_EQ(fp8_sum({}, 1.0f + 0x1.8p-13f), 1.0f + 0x1p-13f);
+    CHECK_EQ(fp8_sum({}, -1.0f - 0x1.8p-13f), -1.0f - 0x1p-13f);
+    CHECK_EQ(fp8_sum({}, 0x1.0008p-120f), 0x1.0008p-120f);
+    CHECK_EQ(fp8_sum({}, 0x1.0007p-120f), 0x1p-120f);
+    // A product below 2^-13 of the largest term is lost, of either sign, however many there are.
+    CHECK_EQ(fp8_sum({{0x1p-6f, 0x1p-7f}}, 1.0f), 1.0f + 0x1p-13f);
+    CHECK_EQ(fp8_sum({{0x1p-7f, 0x1p-7f}}, 1.0f), 1.0f);
+    CHECK_EQ(fp8_sum({{-0x1p-7f, 0x1p-7f}}, 1.0f), 1.0f);
+    CHECK_EQ(fp8_sum(Factors(32, {0x1p-7f, 0x1p-7f}), 1.0f), 1.0f);
+    CHECK_EQ(fp8_sum(Factors(32, {0x1p-7f, 0x1p-7f}), 0.0f), 0x1p-9f);
+    // 448 * 448 is 1.53125 * 2^17, its exponent that of its factors, 16: units of 8.
+    CHECK_EQ(fp8_sum({{448, 448}, {3.5f, 2}}, 0.0f), 200704.0f);
+    CHECK_EQ(fp8_sum({{448, 448}, {4, 2}, {-448, 448}}, 0.0f), 8.0f);
+    // 1.5 * 1.5 counts as exponent 0 though it is above 2: 2^-13 beside it survives the sum.
+    CHECK_EQ(fp8_sum({{1.5f, 1.5f}, {-1.25f, 1}, {0x1p-6f, 0x1p-7f}}, 0.0f), 1.0f + 0x1p-13f);
+    // 2^-9 counts as exponent -6: 2^-9 * 1 drags units of 2^-19, not 2^-22.
+    CHECK_EQ(fp8_sum({{0x1p-9f, 1}}, 0x1.ffp-20f), 0x1p-9f);
+    CHECK_EQ(fp8_sum({{0x1p-9f, 1}}, 0x1p-19f), 0x1p-9f + 0x1p-19f);
+    // The sum itself is cut to 13 fraction bits: 1 + (1 + 2^-13) has a unit of 2^-12.
+    CHECK_EQ(fp8_sum({{1, 1}}, 1.0f + 0x1p-13f), 2.0f);
+    // Sixteen products make 2^-10 before 1 comes; thirty-two at once drop them.
+    Factors late(16, {0x1p-7f, 0x1p-7f});
+    late.push_back({1, 1});
+    CHECK_EQ(fp8_sum(late, 0.0f, 16), 1.0f + 0x1p-10f);
+    CHECK_EQ(fp8_sum(late, 0.0f, 32), 1.0f);
+    // f16 accumulators: the same alignment, the nearest f16 of the sum (8193 lies between).
+    CHECK_EQ(fp8_sum({{64, 128}, {1.125f, 1}}, 0.0f, 32, Elem::e4m3, Elem::f16), 8192.0f);
+    CHECK_EQ(fp8_sum({{64, 128}, {5, 1}}, 0.0f, 32, Elem::e4m3, Elem::f16), 8200.0f);
+    // e5m2 reaches lower, and infinities and NaN come out as they do in fp32.
+    CHECK_EQ(fp8_sum({{0x1p-14f, 1}}, 0x1p-27f, 32, Elem::e5m2), 0x1p-14f + 0x1p-27f);
+    CHECK_EQ(fp8_sum({{INFINITY, 2}, {1, 1}}, 0.0f, 32, Elem::e5m2), INFINITY);
+    CHECK_TRUE(std::isnan(fp8_sum({{INFINITY, 1}, {-INFINITY, 1}}, 0.0f, 32, Elem::e5m2)));
+    CHECK_TRUE(std::isnan(fp8_sum({{NAN, 0}}, 0.0f)));
+    CHECK_EQ(fp8_terms(89, Elem::e4m3, Elem::e5m2), 16);
+    CHECK_EQ(fp8_terms(90, Elem::e5m2, Elem::e4m3), 32);
+    CHECK_EQ(fp8_terms(100, Elem::e4m3, Elem::e4m3), 0);
+    CHECK_EQ(fp8_terms(90, Elem::f16, Elem::f16), 0);
+}
+
 }  // namespace
 
 int main() {
@@ -236,6 +295,7 @@ int main() {
     formats(rng);
     arithmetic(rng);
     approximations();
+    fp8_sums();
     using enum Elem;
     for (int k : {8, 16}) {
         mma(rng, {16, 8, k, f16, f16, f32, f32});

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "fp8_sum.h"
 #include "numeric.h"
 #include "tile.h"
 
@@ -95,7 +96,11 @@ void run_float(const MmaSpec& s, const uint32_t* const* a, const uint32_t* const
     load_a(s, a, ta);
     load_b(s, b, tb);
     load_c(s.c, s.m, c, tc);
-    tile_product(ta, s.k, tb, 8, tc, 8, s.m, 8, s.k);
+    if (s.fp8_terms > 0) {
+        fp8_product(s.a, s.b, s.d, std::min(s.fp8_terms, s.k), ta, s.k, tb, 8, tc, 8, s.m, 8, s.k);
+    } else {
+        tile_product(ta, s.k, tb, 8, tc, 8, s.m, 8, s.k);
+    }
     store_d(s.d, s.m, tc, d);
 }
 

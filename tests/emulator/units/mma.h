@@ -51,6 +51,7 @@ struct MmaSpec {
     int m, n, k;
     Elem a, b, c, d;
     bool satfinite = false;  // integer accumulators clamp instead of wrapping
+    int fp8_terms = 0;       // products that one step sums (fp8_sum.h); 0: fp32 sums
 };
 
 // A register plane is 32 words, one a lane. a, b, c, d are arrays of planes in the operand order of

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fp8_sum.h"
 #include "numeric.h"
 #include "tile.h"
 
@@ -111,7 +112,11 @@ void wgmma_run(const WgmmaSpec& s, const float* a, const float* b, uint32_t* con
             std::transform(rows, rows + 16 * k, negated, [](float x) { return -x; });
             rows = negated;
         }
-        tile_product(rows, k, b, s.n, tile, s.n, 16, s.n, k);
+        if (s.fp8_terms > 0) {
+            fp8_product(s.a, s.b, s.d, s.fp8_terms, rows, k, b, s.n, tile, s.n, 16, s.n, k);
+        } else {
+            tile_product(rows, k, b, s.n, tile, s.n, 16, s.n, k);
+        }
         if (s.d == Elem::f16) {
             store_d_f16(s, tile, d[warp]);
         } else {

@@ -14,6 +14,7 @@ struct WgmmaSpec {
     int n = 8;
     Elem a = Elem::f16, b = Elem::f16, d = Elem::f32;
     bool satfinite = false;
+    int fp8_terms = 0;  // products that one step sums (fp8_sum.h); 0: fp32 sums
 
     int k() const { return 256 / elem_bits(a); }
     int d_regs() const { return d == Elem::f16 ? n / 4 : n / 2; }
