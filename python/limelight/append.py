@@ -11,7 +11,7 @@ from torch import Tensor
 from limelight.autograd import is_eager
 from limelight.cache_append import append_slots
 from limelight.check_values import wanted
-from limelight.messages import bad, check_last_stride, check_tensor
+from limelight.messages import as_number, bad, check_last_stride, check_tensor, check_written
 from limelight.ops import append_slots_op
 
 _CACHE_DTYPES = ("auto", "fp8", "fp8_e4m3")
@@ -58,6 +58,8 @@ def append_kv(
         check_tensor(name, x)
         if x.device != key.device:
             raise bad(f"{name}.device", x.device, f"{key.device}, as key has", f"{name} there")
+    check_written("key_cache", key_cache)
+    check_written("value_cache", value_cache)
     if kv_cache_dtype not in _CACHE_DTYPES:
         raise bad("kv_cache_dtype", repr(kv_cache_dtype), ", ".join(_CACHE_DTYPES), "'auto'")
     if kv_cache_dtype != "auto":
@@ -121,7 +123,7 @@ def _scale(name: str, scale: Any, cache: Tensor, heads: int) -> Tensor | None:
     if scale is None or cache.element_size() != 1:
         return None
     if not isinstance(scale, Tensor):
-        return torch.full((1, 1), float(scale), device=cache.device).expand(1, heads)
+        return torch.full((1, 1), as_number(name, scale, 1.0), device=cache.device).expand(1, heads)
     if scale.dtype != torch.float32 or scale.numel() not in (1, heads):
         was = f"{scale.dtype} {tuple(scale.shape)}"
         raise bad(name, was, f"float32 of 1 or {heads} elements", f"{name}.float()")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor
 
+from limelight.messages import as_number, as_whole, bad, check_index, check_tensor, short
 from limelight.problem import AttentionProblem
 
 if TYPE_CHECKING:
@@ -75,16 +76,9 @@ def refuse_foreign(function: str, others: dict[str, Any]) -> None:
         neutral, instead = _FOREIGN[name]
         if isinstance(value, Tensor) or value not in neutral:
             raise TypeError(
-                f"{function}(): {name} is {_short(value)}; allowed: "
+                f"{function}(): {name} is {short(value)}; allowed: "
                 f"{' or '.join(map(repr, neutral))}. Nearest supported call: {instead}"
             )
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 
 def one_of(meaning: str, **aliases: Tensor | None) -> Tensor | None:
@@ -95,6 +89,9 @@ def one_of(meaning: str, **aliases: Tensor | None) -> Tensor | None:
             f"{' and '.join(given)} are the same argument ({meaning}); give one of them"
         )
     return next(iter(given.values())) if given else None
+
+
+_LEFT, _RIGHT = "window_size[0]", "window_size[1]"
 
 
 def window_bounds(window_size: WindowSize, causal: bool) -> tuple[int, int]:
@@ -112,8 +109,8 @@ def window_bounds(window_size: WindowSize, causal: bool) -> tuple[int, int]:
             f"window_size is {window_size!r}; allowed: (left, right) or None. "
             "Nearest supported call: window_size=(left, -1)"
         ) from None
-    left = -1 if left is None else int(left)
-    right = -1 if right is None else int(right)
+    left = -1 if left is None else left if type(left) is int else as_whole(_LEFT, left, -1)
+    right = -1 if right is None else right if type(right) is int else as_whole(_RIGHT, right, -1)
     if left < -1 or right < -1:
         raise ValueError(
             f"window_size is ({left}, {right}); allowed: integers >= 0, or -1 (unbounded). "
@@ -134,7 +131,7 @@ def host_int(name: str, value: Any) -> int:
             f"{name} is missing; allowed: an int, at least the longest sequence of the batch. "
             f"Nearest supported call: {name}=int(cu_seqlens.diff().max())"
         )
-    return int(value)
+    return as_whole(name, value, "int(cu_seqlens.diff().max())")
 
 
 def draw_rng_state(device: torch.device, generator: torch.Generator | None) -> Tensor:
@@ -143,8 +140,9 @@ def draw_rng_state(device: torch.device, generator: torch.Generator | None) -> T
 
 
 def _logits(sink: Any, q: Tensor) -> Any:
-    """sink as kernels read it: fp32, or fp64 beside a q of fp64; what is no logit, as it is."""
-    if not isinstance(sink, Tensor) or not sink.is_floating_point():
+    """sink as kernels read it: fp32, or fp64 beside a q of fp64; integers, refused later, as is."""
+    check_tensor("sink", sink)
+    if not sink.is_floating_point():
         return sink
     return sink if sink.dtype == q.dtype == torch.float64 else sink.float()
 
@@ -187,10 +185,26 @@ def build_problem(
     left, right = window_bounds(window_size, causal)
     if block_table is not None and cu_seqlens_k is not None:
         # Pages have no packed offsets: cu_seqlens_k only carries lengths.
+        check_index("cu_seqlens_k", cu_seqlens_k, 1)
         lengths = cu_seqlens_k.diff()
-        seqused_k = lengths if seqused_k is None else torch.minimum(lengths, seqused_k)
-        cu_seqlens_k = None
-    scale = (q.shape[-1] or 1) ** -0.5 if softmax_scale is None else float(softmax_scale)
+        if seqused_k is not None:
+            check_index("seqused_k", seqused_k, 1)
+            if seqused_k.shape != lengths.shape or seqused_k.device != lengths.device:
+                was = f"{short(seqused_k)} on {seqused_k.device}"
+                allowed = f"({lengths.shape[0]},) on {lengths.device}, as cu_seqlens_k tells"
+                raise bad("seqused_k", was, allowed, "cu_seqlens_k=None")
+            lengths = torch.minimum(lengths, seqused_k)
+        seqused_k, cu_seqlens_k = lengths, None
+    if softmax_scale is None:
+        scale = (q.shape[-1] or 1) ** -0.5
+    else:
+        scale = as_number("softmax_scale", softmax_scale, None)
+    if type(softcap) is not float:
+        softcap = as_number("softcap", softcap, 0.0)
+    if type(dropout_p) is not float:
+        dropout_p = as_number("dropout_p", dropout_p, 0.0)
+    if bias is not None:
+        check_tensor("bias", bias)
     fields: dict[str, Any] = {
         "softmax_scale": scale,
         "max_seqlen_q": max_seqlen_q,
@@ -211,15 +225,17 @@ def build_problem(
         "cache_batch_idx": cache_batch_idx,
         "block_table": block_table,
         "alibi_slopes": alibi_slopes,
-        "sink": sink if sink is None or sink.dtype is torch.float32 else _logits(sink, q),
+        "sink": sink if sink is None else _logits(sink, q),
         "bias": bias,
     }
     if tree_mask is not None:
         fields["tree_mask"] = tree_mask
     if unified_max is not None:
-        fields["unified_max"] = float(unified_max)
-    if schedule is not None and schedule.numel() > 0:
-        fields["schedule"] = schedule
+        fields["unified_max"] = as_number("unified_max", unified_max, None)
+    if schedule is not None:
+        check_tensor("scheduler_metadata", schedule)
+        if schedule.numel() > 0:
+            fields["schedule"] = schedule
     if dropout_p > 0:
         fields["rng_state"] = draw_rng_state(q.device, generator)
     if descales != (None, None, None):

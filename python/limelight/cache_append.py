@@ -130,7 +130,7 @@ def run_kernel(
             cu_seqlens_q,
             seqlens_out,
         ),
-        (rotary is None or rotary.interleaved, rotary is not None and rotary.by_row),
+        (rotary is None or bool(rotary.interleaved), rotary is not None and rotary.by_row),
     )
     return q_out
 

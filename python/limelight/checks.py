@@ -176,7 +176,7 @@ def _check_scalars(p: AttentionProblem) -> None:
         raise bad("softmax_scale", p.softmax_scale, "a finite number", "softmax_scale=None")
     if p.unified_max is not None and not math.isfinite(p.unified_max):
         raise bad("unified_max", p.unified_max, "a finite number or None", "unified_max=None")
-    if not 0 <= p.num_splits <= MAX_SPLITS:
+    if not isinstance(p.num_splits, int) or not 0 <= p.num_splits <= MAX_SPLITS:
         raise bad("num_splits", p.num_splits, f"0 (heuristic) to {MAX_SPLITS}", "num_splits=0")
     for name in ("max_seqlen_q", "max_seqlen_k"):
         if getattr(p, name) < 0:

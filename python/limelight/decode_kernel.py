@@ -59,6 +59,8 @@ def fits_schedule(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: i
     """
     if p.schedule is None or p.batch_invariant:
         return False
+    if p.schedule.dtype is not torch.int32 or not p.schedule.is_contiguous():
+        return False
     with _on_device(q.device):
         size: int = runtime.core().attention_schedule_size(*_extents(q, k, v, p, batch))
     return p.schedule.numel() == size + p.num_splits

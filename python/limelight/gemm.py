@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from limelight import gemm_execute, gemm_torch
 from limelight.autograd import PLAIN, is_eager
-from limelight.gemm_checks import check_linear, check_linear_out
+from limelight.gemm_checks import Layout, check_linear, check_linear_out
 from limelight.messages import bad, check_tensor
 from limelight.ops import linear_op
 
@@ -63,7 +63,7 @@ def flat_linear(
         x, weight, bias, residual = (_autocast(t, dtype) for t in (x, weight, bias, residual))
         weight_scale = _autocast(weight_scale, dtype) if int4 else weight_scale
     tensors = (x, weight, bias, residual, weight_scale, weight_zero, out_scale)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if torch.is_grad_enabled() and _differentiates(tensors, activation):
         if out is not None:
             nearest = "under torch.no_grad()"
             raise bad("out", "given while an input requires a gradient", "None then", nearest)
@@ -80,14 +80,27 @@ def flat_linear(
     return out.copy_(result)
 
 
+def _differentiates(tensors: Any, activation: str | None) -> bool:
+    try:
+        return any(t is not None and t.requires_grad for t in tensors)
+    except AttributeError:
+        _layout(tensors, activation)  # names what is no tensor
+        raise
+
+
 def _autocast(x: Any, dtype: torch.dtype) -> Any:
     return x.to(dtype) if isinstance(x, Tensor) and x.dtype is torch.float32 else x
+
+
+def _layout(tensors: Any, activation: str | None) -> Layout:
+    x, weight, bias, residual, scale, zero, out_scale = tensors
+    return check_linear(x, weight, bias, residual, scale, zero, out_scale, activation)
 
 
 def _in_torch(tensors: Any, activation: str | None, batch_invariant: bool) -> Tensor:
     """The torch path without operator or Function, for transforms and forward-mode derivatives."""
     x, weight, bias, residual, scale, zero, out_scale = tensors
-    layout = check_linear(x, weight, bias, residual, scale, zero, out_scale, activation)
+    layout = _layout(tensors, activation)
     return gemm_torch.forward(
         x, weight, bias, residual, scale, zero, out_scale, activation, batch_invariant, layout
     )
@@ -96,6 +109,9 @@ def _in_torch(tensors: Any, activation: str | None, batch_invariant: bool) -> Te
 def _differentiable(
     tensors: Any, activation: str | None, batch_invariant: bool, static_weight: bool
 ) -> Tensor:
+    for t in tensors:
+        if t is not None and not isinstance(t, Tensor):
+            _layout(tensors, activation)  # names it
     quantized = tensors[4] is not None
     for name, position in (("weight", 1), ("weight_scale", 4), ("out_scale", 6)):
         tensor = tensors[position]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ def check_linear(
         raise bad("x.dtype", x.dtype, allowed, "x.to(torch.bfloat16)", TypeError)
     if weight.dim() != 2:
         raise bad("weight.shape", weight.shape, "2 dimensions", "weight (N, K)")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, (str, NoneType)) or activation not in ACTIVATIONS:
         names = ", ".join(map(repr, ACTIVATIONS))
         raise bad("activation", repr(activation), names, "activation=None")
     k = x.shape[-1]

@@ -261,7 +261,7 @@ def _run_kernel(
         tickets = gemm_workspace.tickets(x.device)
     scale, zero = _packed(scale), _packed(zero)
     batch_invariant, static_weight = flags
-    arguments = (plan.kernel, 0, plan.activation, batch_invariant)
+    arguments = (plan.kernel, 0, plan.activation, bool(batch_invariant))
     entry = runtime.core().flat_gemm
     if static_weight:
         entry = _programmatic

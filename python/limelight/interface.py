@@ -249,6 +249,7 @@ def _inputs(
         and isinstance(v, Tensor)
         and q.dim() > 2
         and k.dim() > 2
+        and v.dim() > 2
     ):
         _refuse_inputs(q, k, v)
     if q.dtype is _FLOAT32 or k.dtype is _FLOAT32 or v.dtype is _FLOAT32:

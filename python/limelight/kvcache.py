@@ -126,6 +126,8 @@ def flash_attn_with_kvcache(
     batch = count_sequences(q, cu_seqlens_q)
     if block_table is not None and cache_batch_idx is not None:
         block_table, cache_batch_idx = table_rows(block_table, cache_batch_idx), None
+    if block_table is not None:
+        check_index("block_table", block_table, 2)
     capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
     if isinstance(cache_seqlens, int):
         if not 0 <= cache_seqlens <= capacity:
@@ -146,8 +148,8 @@ def flash_attn_with_kvcache(
                 missing, None, "k, v and cache_seqlens together", "without k and v", TypeError
             )
         new = new_lengths(k, cu_seqlens_k_new, batch)
-        check_index("cache_seqlens", cache_seqlens, 1)
-        check_append(q, k_cache, v_cache, k, v, cu_seqlens_k_new, cache_batch_idx, block_table)
+        tables = (cu_seqlens_k_new, cache_batch_idx, block_table)
+        check_append(q, k_cache, v_cache, k, v, *tables, cache_seqlens, batch)
         if wanted(q.device) and not torch.compiler.is_compiling():
             check_room(cache_seqlens, new, capacity, k_cache, cache_batch_idx, block_table)
     if rotary_cos is not None or rotary_sin is not None:

@@ -19,10 +19,11 @@ def check_no_grad(*tensors: Tensor | None) -> None:
     names = ("q", "k_cache", "v_cache", "k", "v")
     grad = torch.is_grad_enabled()
     for name, x in zip(names, tensors, strict=True):
-        if x is None:
+        if x is None and name in ("k", "v"):
             continue
         if not isinstance(x, Tensor):
             check_tensor(name, x)
+        assert x is not None
         if grad and x.requires_grad:
             was = "True: attention with a cache has no backward pass"
             raise bad(
@@ -74,6 +75,8 @@ def check_append(
     cu_seqlens_k_new: Tensor | None,
     cache_batch_idx: Tensor | None,
     block_table: Tensor | None,
+    cache_seqlens: Tensor,
+    batch: int,
 ) -> None:
     for name, x, cache in (("k", k, k_cache), ("v", v, v_cache)):
         if x.shape[-2:] != cache.shape[-2:]:
@@ -101,11 +104,20 @@ def check_append(
     if v.shape[:-2] != k.shape[:-2]:
         raise bad("v.shape", v.shape, f"{tuple(k.shape[:-2])} tokens, as k has", "v of k's tokens")
     for name, table, dims in (
+        ("cache_seqlens", cache_seqlens, 1),
+        ("cu_seqlens_k_new", cu_seqlens_k_new, 1),
         ("cache_batch_idx", cache_batch_idx, 1),
         ("block_table", block_table, 2),
     ):
-        if table is not None:
-            check_index(name, table, dims)
+        if table is None:
+            continue
+        check_index(name, table, dims)
+        if name != "cu_seqlens_k_new" and table.shape[0] != batch:
+            allowed = f"{batch}, the sequences of q"
+            raise bad(f"{name}.shape[0]", table.shape[0], allowed, f"{name} for {batch} sequences")
+        if table.device != q.device:
+            where = f"{name}.to({str(q.device)!r})"
+            raise bad(f"{name}.device", table.device, f"{q.device}, as q has", where)
 
 
 def check_room(
@@ -166,6 +178,10 @@ def check_rotary(
             "q rotated before the call",
         )
     for name, x in (("rotary_cos", cos), ("rotary_sin", sin)):
+        check_tensor(name, x)
+        if not x.is_floating_point() or x.element_size() == 1:
+            allowed = "float16, bfloat16, float32 or float64"
+            raise bad(f"{name}.dtype", x.dtype, allowed, f"{name}.float()", TypeError)
         if x.dim() != 2 or not 0 < 2 * x.shape[1] <= q.shape[-1] or x.shape != cos.shape:
             allowed = f"(seqlen_rotary, rotary_dim / 2) with rotary_dim at most {q.shape[-1]}"
             raise bad(f"{name}.shape", x.shape, allowed, "both tables of one such shape")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limelight import runtime
 from limelight.autograd import is_eager
-from limelight.messages import bad, check_out, check_tensor
+from limelight.messages import as_whole, bad, check_out, check_tensor, check_written
 
 _OUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -102,6 +102,8 @@ def flash_attn_combine(
     if lse_partial.shape != out_partial.shape[:-1]:
         was, allowed = lse_partial.shape, str(tuple(out_partial.shape[:-1]))
         raise bad("lse_partial.shape", was, allowed, "lse.transpose(-1, -2) of each part, stacked")
+    if out is not None:
+        check_tensor("out", out)
     dtype = out_dtype if out_dtype is not None else (torch.float32 if out is None else out.dtype)
     if dtype not in _OUT_DTYPES:
         raise bad(
@@ -138,8 +140,19 @@ def merge_attn_states(
     """
     if output_scale is not None:
         raise bad("output_scale", "given", "None", "output scaled after the call", TypeError)
-    for name, x in (("prefix_output", prefix_output), ("suffix_output", suffix_output)):
+    check_tensor("output", output)
+    check_written("output", output)
+    for name, x in (
+        ("output", output),
+        ("prefix_output", prefix_output),
+        ("suffix_output", suffix_output),
+    ):
         check_tensor(name, x)
+        if not x.is_floating_point():
+            allowed = "a floating point type"
+            raise bad(f"{name}.dtype", x.dtype, allowed, f"{name}.float()", TypeError)
+        if x.device != output.device:
+            raise bad(f"{name}.device", x.device, f"{output.device}, as output has", "one device")
         if x.shape != output.shape or x.dim() != 3:
             raise bad(
                 f"{name}.shape",
@@ -153,15 +166,29 @@ def merge_attn_states(
         ("suffix_lse", suffix_lse),
         ("output_lse", output_lse),
     ):
-        if lse is not None and (tuple(lse.shape) != (heads, tokens) or lse.dtype != torch.float32):
+        if lse is None and name == "output_lse":
+            continue
+        check_tensor(name, lse)
+        assert lse is not None
+        if lse.device != output.device:
+            raise bad(f"{name}.device", lse.device, f"{output.device}, as output has", "one device")
+        if tuple(lse.shape) != (heads, tokens) or lse.dtype != torch.float32:
             was = f"{lse.dtype} {tuple(lse.shape)}"
             raise bad(
                 name, was, f"float32 ({heads}, {tokens}) (heads, tokens)", f"{name}.transpose(0, 1)"
             )
+    if prefill_tokens_with_context is not None:
+        what, nearest = "prefill_tokens_with_context", tokens
+        prefill_tokens_with_context = as_whole(what, prefill_tokens_with_context, nearest)
+        if prefill_tokens_with_context < 0:
+            raise bad(what, prefill_tokens_with_context, "0 or more", f"{what}={nearest}")
+    if output_lse is not None:
+        check_written("output_lse", output_lse)
     tensors = (output, prefix_output, suffix_output, prefix_lse, suffix_lse, output_lse)
     one_dtype = prefix_output.dtype == suffix_output.dtype
     if (
         one_dtype
+        and (output.stride(-1) == 1 or output.shape[-1] == 1)
         and prefix_output.dtype in (torch.float32, output.dtype)
         and output.dtype in _OUT_DTYPES
         and _on_kernel(*tensors)

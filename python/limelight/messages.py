@@ -22,8 +22,38 @@ def bad(
     return error(f"{name} is {as_text(was)}; allowed: {allowed}. Nearest supported call: {nearest}")
 
 
+def short(value: Any) -> str:
+    """How a message shows a value of any type."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def as_number(name: str, value: Any, nearest: Any) -> float:
+    """value as a float; a TypeError that names it where it is no number."""
+    if not isinstance(value, (str, bytes)):
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise bad(name, short(value), "a number", f"{name}={nearest}", TypeError)
+
+
+def as_whole(name: str, value: Any, nearest: Any) -> int:
+    """value as an int; a TypeError that names it where it is no whole number."""
+    if not isinstance(value, (str, bytes)):
+        try:
+            whole = int(value)
+            if whole == value:
+                return whole
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+    raise bad(name, short(value), "an int", f"{name}={nearest}", TypeError)
+
+
 def check_tensor(name: str, value: Any) -> None:
-    """Raise TypeError unless value is a tensor."""
+    """Raise TypeError unless value is a tensor with strides."""
     if not isinstance(value, Tensor):
         raise bad(
             name,
@@ -32,12 +62,14 @@ def check_tensor(name: str, value: Any) -> None:
             f"torch.as_tensor({name})",
             TypeError,
         )
+    if value.layout is not torch.strided:
+        raise bad(f"{name}.layout", value.layout, "torch.strided", f"{name}.to_dense()", TypeError)
 
 
 def contiguous_rows(x: Tensor) -> Tensor:
     """Return x, copied where its last dimension is not contiguous, as flash-attn does."""
-    if x.shape[-1] <= 1 or x.stride(-1) == 1:
-        return x
+    if x.shape[-1] <= 1 or x.stride(-1) == 1 or x.layout is not torch.strided:
+        return x  # the checks name a layout
     return x.clone(memory_format=torch.contiguous_format)  # contiguous() leaves empty ones alone
 
 
@@ -63,6 +95,13 @@ def check_index(name: str, x: Any, dims: int) -> None:
         )
     if x.shape[-1] > 1 and x.stride(-1) != 1:
         raise bad(f"{name}.stride(-1)", x.stride(-1), "1", f"{name}.contiguous()")
+
+
+def check_written(name: str, x: Tensor) -> None:
+    """Raise where x is to be written in place and has a gradient."""
+    if x.requires_grad and torch.is_grad_enabled():
+        was = "True: it is written in place"
+        raise bad(f"{name}.requires_grad", was, "False", f"{name}.detach()")
 
 
 def check_out(out: Tensor, shape: tuple[int, ...], dtype: torch.dtype, q: Tensor) -> None:

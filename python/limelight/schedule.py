@@ -10,8 +10,9 @@ from torch import Tensor
 
 from limelight import dispatch, runtime
 from limelight.arguments import refuse_foreign, window_bounds
+from limelight.checks import MAX_SPLITS
 from limelight.decode_kernel import make_schedule, padded
-from limelight.messages import bad, check_index
+from limelight.messages import as_text, as_whole, bad, check_index
 
 if TYPE_CHECKING:
     from limelight.arguments import WindowSize
@@ -55,6 +56,36 @@ def get_scheduler_metadata(
     2405.10480).
     """
     check_index("cache_seqlens", cache_seqlens, 1)
+    sizes = {
+        "batch_size": (batch_size, 0),
+        "max_seqlen_q": (max_seqlen_q, 0),
+        "max_seqlen_k": (max_seqlen_k, 0),
+        "num_heads_q": (num_heads_q, 1),
+        "num_heads_kv": (num_heads_kv, 1),
+        "headdim": (headdim, 1),
+        "headdim_v": (headdim if headdim_v is None else headdim_v, 1),
+        "max_seqlen_k_new": (max_seqlen_k_new, 0),
+        "num_splits": (num_splits, 0),
+    }
+    for name, (size, least) in sizes.items():
+        if as_whole(name, size, max(least, 1)) < least:
+            raise bad(name, size, f"{least} or more", f"{name}={max(least, 1)}")
+    if num_splits > MAX_SPLITS:
+        raise bad("num_splits", num_splits, f"0 (heuristic) to {MAX_SPLITS}", "num_splits=0")
+    if not isinstance(qkv_dtype, torch.dtype):
+        raise bad("qkv_dtype", repr(qkv_dtype), "a torch.dtype", "torch.bfloat16", TypeError)
+    for name, x, extent in (
+        ("cu_seqlens_q", cu_seqlens_q, batch_size + 1),
+        ("cu_seqlens_k_new", cu_seqlens_k_new, batch_size + 1),
+        ("cache_leftpad", cache_leftpad, batch_size),
+    ):
+        if x is not None:
+            check_index(name, x, 1)
+            if x.shape[0] != extent or x.device != cache_seqlens.device:
+                found = f"{as_text(x.shape)} on {x.device}"
+                raise bad(
+                    name, found, f"({extent},) on {cache_seqlens.device}", "of the call itself"
+                )
     if cache_seqlens.shape[0] != batch_size:
         was, allowed = cache_seqlens.shape, f"({batch_size},)"
         raise bad("cache_seqlens.shape", was, allowed, "one length per sequence")
