@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -149,6 +150,20 @@ def test_build_downloads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert {"--no-index", "--no-build-isolation", "--no-deps"} <= set(install)
     assert visit.environment()["CUDACXX"] == "/opt/cuda/bin/nvcc"
     assert visit.environment()["PYTHONPATH"].startswith(str(tmp_path / "site"))
+
+
+@pytest.mark.parametrize("capability", ["9.0", "8.0"])
+def test_variants_are_for_hopper(capability: str, monkeypatch, tmp_path: Path) -> None:
+    answer = subprocess.CompletedProcess([], 0, stdout=f"{capability}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: answer)
+    visit = parts.Visit(ROOT, tmp_path)
+    if capability == "8.0":
+        with pytest.raises(parts.Skip, match=r"capability 8\.0"):
+            parts.variants(visit)
+        return
+    (command,) = parts.variants(visit)
+    assert Path(command[1]).exists()
+    assert 0 < float(command[command.index("--limit") + 1]) < 480
 
 
 def test_benchmarks_need_the_build(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ GQA = ("--gqa", "--headdim", "128", "--seqlen", "2048", "4096", "8192", "16384")
 CHUNK = ("--batch", "1", "--seqlen", "131072", "--heads", "8", "--heads-kv", "1")
 QUANTIZED = ("linear", "--format", "fp8", "int4", "--model", "llama-3-8b", "--rounds", "5")
 TUNED = ("--format", "16bit", "fp8", "int4", "--rounds", "3")
+VARIANTS_SECONDS = 450  # of the 480 that a part may take
 PROFILED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "4096")
 CHECKED = ("--verify-only", "--headdim", "64,128,256", "--seqlen", "333", "--tokens", "333")
 
@@ -132,6 +134,17 @@ def tune(visit: Visit) -> list[Command]:
     """Where flat_linear's implementations cross, for the wheel's table of this GPU."""
     table = str(visit.out / "tune.json")
     return [[visit.python, "-m", "limelight", "tune", *TUNED, "--out", table]]
+
+
+def variants(visit: Visit) -> list[Command]:
+    """Hopper's tiles beside others."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    capability = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0]
+    if capability.strip() != "9.0":
+        raise Skip(f"the GPU has capability {capability.strip()}, the tiles are for 9.0")
+    script = str(visit.root / "benchmarks" / "sm90" / "variants.py")
+    limits = ["--limit", str(VARIANTS_SECONDS), "--jobs", str(visit.jobs)]
+    return [[visit.python, script, *limits, "--out", str(visit.out / "sm90-variants.json")]]
 
 
 def _of(headdim: int) -> tuple[str, str]:
@@ -252,6 +265,7 @@ PARTS: tuple[Part, ...] = (
         "the same with fp8 and int4 weights",
         bench("linear-q", *QUANTIZED, plot=False),
     ),
+    Part("variants", "Hopper's tiles beside others", variants),
     Part("tune", "where flat_linear's implementations cross", tune),
     Part("numerics", "deviations from float64 beside eager's", numerics),
     Part("train", "loss curves of eager, SDPA and limelight", train),
