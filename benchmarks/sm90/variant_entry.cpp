@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// csrc/sm90's forward launch behind a plain C function: what each variant's library exports. Tensors
-// are contiguous, (batch, seqlen, heads, headdim) or packed (total, heads, headdim).
+// csrc/sm90's forward launch behind a plain C function: what each variant's library exports.
+// Tensors are contiguous, (batch, seqlen, heads, headdim) or packed (total, heads, headdim).
 #include <cstdint>
 
 #include "host/forward_sm90.h"
