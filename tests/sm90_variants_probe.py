@@ -16,11 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "sm90"))
 
-from limelight.bench.cases import Case
-from limelight.bench.harness import Plan
 from variant_build import Compiler, Row, build
 from variant_list import parse
-from variant_run import SMALL, Library, check, measure
+from variant_run import SMALL
+from variant_worker import check_one, time_all
 
 
 class StubTimer:
@@ -32,22 +31,23 @@ class StubTimer:
 
 
 def main() -> None:
-    row, cpu = Row(64, 64), torch.device("cpu")
+    folder, cpu, sms = Path(sys.argv[1]), torch.device("cpu"), 3
     kit = emulator_tools.toolkit()
     compiler = Compiler(kit.nvcc, kit.library, emulated=True)
+    row = Row(64, 64)
     variants = [parse(row, text) for text in ("", "sum_column=false block_kv=64")]
+    job = {"headdim": 64, "headdim_v": 64, "causal": [True, False], "seqlen": [130]}
+    job |= {"tokens": 130, "hidden": 128, "rounds": 1, "peers": [], "gpu": {"l2_bytes": 0}}
     libraries = {}
     checks = {}
-    for built in build(variants, Path(sys.argv[1]), compiler, jobs=2):
+    for built in build(variants, folder, compiler, jobs=2):
         assert built.library is not None, built.rejected
-        library = Library(built.library, sm_count=3)
-        checks[built.variant.name] = check(library, SMALL, 64, 64, cpu)
-        libraries[built.variant.name] = library
-    case = Case(1, 130, 2, 1, 64, True)
-    plan = Plan(rounds=1, round_us=10.0)
-    measured = measure(libraries, (), case, 64, cpu, 0, StubTimer(), plan)
-    rounds = {m.peer: m.rounds_us for m in measured}
-    print(json.dumps({"checks": checks, "rounds": rounds, "errors": [m.error for m in measured]}))
+        name, library = built.variant.name, str(built.library)
+        checks[name] = check_one(job | {"library": library}, cpu, sms, SMALL)
+        libraries[name] = library
+    answer = folder / "answer.json"
+    time_all(job | {"libraries": libraries}, cpu, sms, StubTimer(), answer)
+    print(json.dumps({"checks": checks, "results": json.loads(answer.read_text())["results"]}))
 
 
 if __name__ == "__main__":

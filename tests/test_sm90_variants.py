@@ -20,6 +20,7 @@ import variant_build  # noqa: E402
 import variant_list  # noqa: E402
 import variant_run  # noqa: E402
 import variants  # noqa: E402
+from limelight.bench import device  # noqa: E402
 from tile_facts import tile_facts  # noqa: E402
 from variant_build import Built, Row, Variant  # noqa: E402
 
@@ -197,6 +198,33 @@ def test_list_and_refusals(monkeypatch, capsys: pytest.CaptureFixture[str]) -> N
     assert "--try goes with one --row" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seconds", [540, 1])
+def test_a_run_writes_its_report(seconds: int, monkeypatch, tmp_path: Path, capsys) -> None:
+    gpu = {"name": "NVIDIA H200", "capability": [9, 0], "l2_bytes": 1, "peak_tflops": 989.0}
+    monkeypatch.setattr(device, "require_gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr(device, "describe", lambda place: gpu)
+    monkeypatch.setattr(variant_build.Compiler, "find", lambda: None)
+    library = tmp_path / "variant.so"
+    monkeypatch.setattr(variants, "build", lambda vs, *rest: [Built(v, library) for v in vs])
+
+    def worker(action: str, job: dict, seconds: float) -> dict:
+        assert json.loads(json.dumps(job)) == job
+        if action == "check":
+            return {"wrong": "", "share_of_allowed_error": 0.5}
+        assert {"tokens", "hidden", "seqlen", "rounds", "causal", "headdim_v"} <= set(job)
+        return {"results": [{"case": {"name": "a case"}, "peers": []}]}
+
+    monkeypatch.setattr(variants, "run_worker", worker)
+    out = tmp_path / "deep" / "variants.json"
+    options = ["--row", "64/64", "128/128 full", "--limit", str(seconds), "--out", str(out)]
+    assert variants.main(options) == 0
+    result = json.loads(out.read_text())
+    assert {"date", "command", "gpu", "clocks_before"} <= set(result)
+    rows = ["64/64", "128/128 full"]
+    assert [entry["row"] for entry in result["results"]] == (rows if seconds > 30 else [])
+    assert result["left"] == ([] if seconds > 30 else rows)
+
+
 def test_tables_show_the_fastest_first() -> None:
     times = {"limelight": 20.0, "block_kv=96": 16.0, "torch-cudnn": None}
     peers = [
@@ -229,11 +257,14 @@ if not torch.cuda.is_available():
         assert done.returncode == 0, done.stdout + done.stderr
         found = json.loads(done.stdout)
         name = "sum_column=false block_kv=64"
-        assert found["errors"] == ["", ""]
-        assert found["rounds"] == {"limelight": [10.0], name: [10.0]}
-        for wrong, share in found["checks"].values():
-            assert wrong == ""
-            assert 0 < share <= 1
+        assert [result["case"]["causal"] for result in found["results"]] == [True, False]
+        for result in found["results"]:
+            times = {peer["peer"]: (peer["median_us"], peer["error"]) for peer in result["peers"]}
+            assert times == {"limelight": (10.0, ""), name: (10.0, "")}
+        assert set(found["checks"]) == {"limelight", name}
+        for answer in found["checks"].values():
+            assert answer["wrong"] == ""
+            assert 0 < answer["share_of_allowed_error"] <= 1
         # The first checks of both, a wgmma each way: n72 against n64, blocks of 128 against 64.
         launches = [json.loads(line) for line in report.read_text().splitlines()]
         assert all("sm90_attention_fwd" in launch["kernel"] for launch in launches)

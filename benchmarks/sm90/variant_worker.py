@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from limelight.bench import report
-from limelight.bench.cases import HIDDEN, TOKENS, Case
+from limelight.bench.cases import Case
 from limelight.bench.harness import Plan
-from limelight.bench.timers import CudaTimer
-from variant_run import CHECKS, Library, check, measure
+from limelight.bench.timers import CudaTimer, Timer
+from variant_run import CHECKS, Check, Library, check, measure
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,29 @@ class ValueCase(Case):
 
 
 def cases(job: dict[str, Any]) -> list[ValueCase]:
-    """16k tokens, hidden size 2048."""
-    headdim = job["headdim"]
-    heads = HIDDEN // headdim
-    return [
-        ValueCase(max(1, TOKENS // s), s, heads, heads, headdim, causal, headdim_v=job["headdim_v"])
-        for causal in job["causal"]
-        for s in job["seqlen"]
-    ]
+    """Every mask and seqlen; the batch is what fills the tokens."""
+    headdim, headdim_v = job["headdim"], job["headdim_v"]
+    heads = job["hidden"] // headdim
+    shapes = [(max(1, job["tokens"] // s), s, heads, heads, headdim) for s in job["seqlen"]]
+    return [ValueCase(*s, causal, headdim_v=headdim_v) for causal in job["causal"] for s in shapes]
 
 
-def check_one(job: dict[str, Any], device: torch.device, sm_count: int) -> dict[str, Any]:
+def check_one(
+    job: dict[str, Any],
+    device: torch.device,
+    sm_count: int,
+    checks: Sequence[Check] = CHECKS,
+) -> dict[str, Any]:
     """Whether a library computes attention."""
-    chosen = [c for c in CHECKS if (not c.full) in job["causal"]]
+    chosen = [c for c in checks if (not c.full) in job["causal"]]
     library = Library(Path(job["library"]), sm_count)
     wrong, share = check(library, chosen, job["headdim"], job["headdim_v"], device)
     return {"wrong": wrong, "share_of_allowed_error": share}
 
 
-def time_all(job: dict[str, Any], device: torch.device, sm_count: int, answer: Path) -> None:
+def time_all(
+    job: dict[str, Any], device: torch.device, sm_count: int, timer: Timer, answer: Path
+) -> None:
     """Case by case into the answer."""
     libraries = {name: Library(Path(p), sm_count) for name, p in job["libraries"].items()}
     result = report.new_report(job["gpu"], {})
@@ -61,7 +66,7 @@ def time_all(job: dict[str, Any], device: torch.device, sm_count: int, answer: P
             job["headdim_v"],
             device,
             job["gpu"]["l2_bytes"],
-            CudaTimer(),
+            timer,
             plan,
         )
         torch.cuda.empty_cache()
@@ -78,7 +83,7 @@ def main() -> int:
     if action == "check":
         answer.write_text(json.dumps(check_one(job, device, sm_count)))
     else:
-        time_all(job, device, sm_count, answer)
+        time_all(job, device, sm_count, CudaTimer(), answer)
     return 0
 
 

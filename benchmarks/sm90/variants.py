@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     from limelight.bench import report
+    from limelight.bench.cases import HIDDEN, TOKENS
     from limelight.bench.device import NoGpuError, clocks, describe, require_gpu
     from limelight.gemm_tables import gpu_stem
 
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out or RESULTS / f"{gpu_stem(gpu['name'])}-sm90-variants.json"
     result = report.new_report(gpu, clocks()) | {"rejected": [], "left": []}
     settings = {"seqlen": options.seqlen, "rounds": options.rounds, "peers": list(PEERS)}
+    settings |= {"tokens": TOKENS, "hidden": HIDDEN}
     with tempfile.TemporaryDirectory() as folder:
         print(f"building {sum(len(g.variants) for g in chosen)} variants", flush=True)
         variants = [variant for g in chosen for variant in g.variants]
