@@ -110,3 +110,32 @@ def test_appending_float8_bits_at_odd_places(odd: str, way: str, where: torch.de
     for new, cache in (("k", "k_cache"), ("v", "v_cache")):
         stored = tensors[cache][1, 1].view(torch.uint8)
         assert torch.equal(stored, tensors[new][0].view(torch.uint8))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scales_that_are_not_positive(scale: float, dtype: torch.dtype) -> None:
+    """torch's fused operator masks before it scales: 0 * -inf."""
+    q, k, v = (draw(2, 7, 3, 16, seed=s).to(dtype).requires_grad_() for s in range(3))
+    out = limelight.flash_attn_func(q, k, v, softmax_scale=scale, causal=True)
+    scores = torch.einsum("bihd,bjhd->bhij", q, k) * scale
+    hidden = torch.ones(7, 7).triu(1).bool()
+    p = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+    want = torch.einsum("bhij,bjhd->bihd", p, v)
+    torch.testing.assert_close(out, want)
+    for mine, other in zip(
+        torch.autograd.grad(out.sum(), (q, k, v)),
+        torch.autograd.grad(want.sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+def test_the_gradient_of_a_large_sink(where: torch.device) -> None:
+    """exp(200) is infinite in fp32: rows of no sequence must not take part as inf * 0."""
+    q = draw(5, 2, 16).to(where).half().requires_grad_()
+    sink = torch.full((2,), 200.0, device=where).requires_grad_()
+    lengths = ints(0, 3).to(where)
+    out = limelight.flash_attn_varlen_func(q, q, q, lengths, lengths, 3, 3, sink=sink)
+    (dsink,) = torch.autograd.grad(out[:3].float().sum(), sink)
+    assert torch.isfinite(dsink).all()

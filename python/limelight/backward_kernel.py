@@ -171,7 +171,9 @@ def run_backward_kernel(
         delta, lse_log2 = workspace
         logit = sink.float()[:, None] / math.log(2)
         over = (1,) if packed_q else (0, 2)
-        dsink = -(torch.exp2(logit - lse_log2) * delta).sum(over).to(sink.dtype)
+        # Rows of no sequence have 0 for both: the sink is in every LSE, larger ones are theirs.
+        p_sink = torch.exp2((logit - lse_log2).clamp(max=0))
+        dsink = -(p_sink * delta).sum(over).to(sink.dtype)
     dq = _cut(dq, headdim, into[0])
     dk, dv = _cut(dk, headdim, into[1]), _cut(dv, headdim_v, into[2])
     if need_dbias and p.bias is not None:

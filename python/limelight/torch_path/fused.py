@@ -59,6 +59,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, group: Gr
         and group.leftpad == 0
         and min(group.rows, group.keys, q.shape[-2]) > 0
         and not problem.batch_invariant
+        and problem.softmax_scale > 0  # the operator scales what it has masked
         and problem.softcap == 0.0
         and problem.dropout_p == 0.0
         and _is_causal(problem, group) is not None
