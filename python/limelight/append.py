@@ -123,7 +123,9 @@ def _scale(name: str, scale: Any, cache: Tensor, heads: int) -> Tensor | None:
     if scale is None or cache.element_size() != 1:
         return None
     if not isinstance(scale, Tensor):
-        return torch.full((1, 1), as_number(name, scale, 1.0), device=cache.device).expand(1, heads)
+        number = as_number(name, scale, 1.0)
+        made = torch.full((1, 1), number, dtype=torch.float32, device=cache.device)
+        return made.expand(1, heads)
     if scale.dtype != torch.float32 or scale.numel() not in (1, heads):
         was = f"{scale.dtype} {tuple(scale.shape)}"
         raise bad(name, was, f"float32 of 1 or {heads} elements", f"{name}.float()")

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def wanted(device: torch.device) -> bool:
-    """CPU tensors always; CUDA tensors with LIMELIGHT_CHECK=1 outside of graph capture."""
+    """CPU tensors always; CUDA tensors with LIMELIGHT_CHECK=1 outside of graph capture.
+
+    Never where a tracer or a dispatch mode watches: its tensors may hold no values.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
     if device.type == "cpu":
         return True
     return (

@@ -139,9 +139,14 @@ def _int4_format(x: Tensor, weight: Tensor, scale: Tensor | None, zero: Tensor |
         raise bad("weight.shape", weight.shape, allowed, "limelight.quantize.quantize_int4(weight)")
     _check_scale("weight_scale", scale, x.dtype, x)
     assert scale is not None
-    shapes = [(rows, k // group) for group in GROUPS if k % group == 0]
-    if tuple(scale.shape) not in shapes:
-        allowed = " or ".join(map(as_text, shapes)) or "none: K must be a multiple of 64"
+    group = 0
+    for candidate in GROUPS:  # one by one: a traced K is no constant, the format's name is one
+        fits = scale.dim() == 2 and k % candidate == 0
+        if fits and scale.shape[0] == rows and scale.shape[1] == k // candidate:
+            group = candidate
+    if not group:
+        shapes = [as_text((rows, k // group)) for group in GROUPS if k % group == 0]
+        allowed = " or ".join(shapes) or "none: K must be a multiple of 64"
         raise bad(
             "weight_scale.shape", scale.shape, allowed, "limelight.quantize.quantize_int4(weight)"
         )
@@ -149,7 +154,7 @@ def _int4_format(x: Tensor, weight: Tensor, scale: Tensor | None, zero: Tensor |
         _check_scale("weight_zero", zero, torch.uint8, x)
         if zero.shape != scale.shape:
             raise bad("weight_zero.shape", zero.shape, as_text(scale.shape), "weight_scale's shape")
-    return f"int4_g{k // scale.shape[1]}" if scale.shape[1] else "int4_g128"
+    return f"int4_g{group}"
 
 
 def _check_scale(name: str, scale: Any, dtype: torch.dtype, x: Tensor) -> None:

@@ -13,6 +13,7 @@ from limelight.autograd import attention, is_eager
 from limelight.cache_append import Places, Rotary, kernel_refusal, run_kernel, token_places
 from limelight.check_values import wanted
 from limelight.execute import run, validate
+from limelight.interface import autocast
 from limelight.kvcache_checks import (
     check_append,
     check_no_grad,
@@ -121,8 +122,9 @@ def flash_attn_with_kvcache(
             "a logit per head", sink=sink, sinks=sinks, s_aux=s_aux, learnable_sink=learnable_sink
         )
     check_no_grad(q, k_cache, v_cache, k, v)
-    q = contiguous_rows(q)
-    k, v = k if k is None else contiguous_rows(k), v if v is None else contiguous_rows(v)
+    q = contiguous_rows(_cast(q, k_cache))
+    k = k if k is None else contiguous_rows(_cast(k, k_cache))
+    v = v if v is None else contiguous_rows(_cast(v, v_cache))
     batch = count_sequences(q, cu_seqlens_q)
     if block_table is not None and cache_batch_idx is not None:
         block_table, cache_batch_idx = table_rows(block_table, cache_batch_idx), None
@@ -150,7 +152,7 @@ def flash_attn_with_kvcache(
         new = new_lengths(k, cu_seqlens_k_new, batch)
         tables = (cu_seqlens_k_new, cache_batch_idx, block_table)
         check_append(q, k_cache, v_cache, k, v, *tables, cache_seqlens, batch)
-        if wanted(q.device) and not torch.compiler.is_compiling():
+        if wanted(q.device):
             check_room(cache_seqlens, new, capacity, k_cache, cache_batch_idx, block_table)
     if rotary_cos is not None or rotary_sin is not None:
         k, cos, sin, starts = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
@@ -214,6 +216,11 @@ def flash_attn_with_kvcache(
     else:
         result = attention(q, k_cache, v_cache, problem, out)
     return result if return_softmax_lse or return_lse else result[0]
+
+
+def _cast(x: Tensor, cache: Tensor) -> Tensor:
+    """x as autocast wants it beside a cache of 16 bits; a float8 one rounds what it is given."""
+    return autocast(x) if x.dtype is torch.float32 and cache.element_size() == 2 else x
 
 
 def _turn(

@@ -207,7 +207,7 @@ def table_rows(block_table: Tensor, cache_batch_idx: Tensor) -> Tensor:
         was, device = cache_batch_idx.device, str(block_table.device)
         allowed = f"{device}, as block_table has"
         raise bad("cache_batch_idx.device", was, allowed, f"cache_batch_idx.to({device!r})")
-    if wanted(block_table.device) and not torch.compiler.is_compiling():
+    if wanted(block_table.device):
         for index, row in enumerate(cache_batch_idx.tolist()):
             if not 0 <= row < block_table.shape[0]:
                 allowed = f"0 to {block_table.shape[0] - 1}"
@@ -221,7 +221,7 @@ def rotary_positions(rotary_seqlens: Tensor, new: int | Tensor, batch: int, cos:
     if rotary_seqlens.shape[0] != batch or rotary_seqlens.device != cos.device:
         was = f"{tuple(rotary_seqlens.shape)} on {rotary_seqlens.device}"
         raise bad("rotary_seqlens", was, f"({batch},) on {cos.device}", "one position per sequence")
-    if wanted(cos.device) and not torch.compiler.is_compiling():
+    if wanted(cos.device):
         fresh = new.tolist() if isinstance(new, Tensor) else [new] * batch
         for index, (start, count) in enumerate(zip(rotary_seqlens.tolist(), fresh, strict=True)):
             if start < 0 or start + count > cos.shape[0]:
