@@ -18,12 +18,20 @@ ON_EMULATOR = not torch.cuda.is_available()
 ON_HOPPER = not ON_EMULATOR and torch.cuda.get_device_capability() == (9, 0)
 
 
-def run_cases(report: Path, *arguments: str, schedule: str = "fair", seed: int = 0) -> set[str]:
+def run_cases(
+    report: Path,
+    *arguments: str,
+    cases: Path = CASES,
+    schedule: str = "fair",
+    seed: int = 0,
+    sms: int = 3,
+) -> set[str]:
     """The names of the kernels that the cases launched; all cases must pass."""
-    settings = emulator_tools.settings("sm_90a", schedule=schedule, seed=seed, sms=3, report=report)
+    chosen = {"schedule": schedule, "seed": seed, "sms": sms, "report": report}
+    settings = emulator_tools.settings("sm_90a", **chosen) if ON_EMULATOR else {}
     options = ["-q", "-x", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(CASES)],
+        [sys.executable, "-m", "pytest", *options, str(cases)],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,

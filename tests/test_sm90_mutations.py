@@ -19,7 +19,7 @@ import pytest
 CSRC = emulator.ROOT / "csrc"
 # The driver of a kernel, and the files whose statements it answers for.
 KERNELS = {
-    "attention_sm90": ("producer.cuh", "consumer.cuh", "fwd.cuh"),
+    "attention_sm90": ("producer.cuh", "consumer.cuh", "store.cuh", "fwd.cuh"),
     "attention_sm90_fp8": ("fwd_fp8.cuh", "transpose_fp8.cuh"),
 }
 SEEDS = 4  # of the random schedule: an mbarrier used before it is ready shows in three of four

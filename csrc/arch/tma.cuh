@@ -13,17 +13,17 @@ namespace limelight {
 
 // Global to shared memory; elements outside the tensor become zeros, all bytes of the box count on
 // the barrier.
-LIMELIGHT_DEVICE void tma_load_4d(void* smem, const CUtensorMap& map, int x, int row, int head,
-                                  int batch, uint64_t& barrier) {
-    const int32_t at[4] = {x, row, head, batch};
+LIMELIGHT_DEVICE void tma_load_4d(void* smem, const CUtensorMap& map, int x, int y, int z, int w,
+                                  uint64_t& barrier) {
+    const int32_t at[4] = {x, y, z, w};
     cuda::ptx::cp_async_bulk_tensor(cuda::ptx::space_cluster, cuda::ptx::space_global, smem, &map,
                                     at, &barrier);
 }
 
 // Shared to global memory in this thread's bulk group; elements outside the tensor are skipped.
-LIMELIGHT_DEVICE void tma_store_4d(const CUtensorMap& map, int x, int row, int head, int batch,
+LIMELIGHT_DEVICE void tma_store_4d(const CUtensorMap& map, int x, int y, int z, int w,
                                    const void* smem) {
-    const int32_t at[4] = {x, row, head, batch};
+    const int32_t at[4] = {x, y, z, w};
     cuda::ptx::cp_async_bulk_tensor(cuda::ptx::space_global, cuda::ptx::space_shared, &map, at,
                                     smem);
 }

@@ -130,9 +130,9 @@ struct OnlineSoftmax {
         return largest == -INFINITY ? 0.0f : largest * scale;
     }
 
-    // Adds the sink logit (base 2; -inf for none), leaves in `shrink` the factor that normalises O
+    // Adds the sink logits (base 2; -inf for none), leaves in `shrink` the factor that normalises O
     // and in `lse` the natural log of the denominator: 0 and -inf for a row that saw no key.
-    LIMELIGHT_DEVICE void finish(float scale, float sink, float (&shrink)[kRows],
+    LIMELIGHT_DEVICE void finish(float scale, const float (&sink)[kRows], float (&shrink)[kRows],
                                  float (&lse)[kRows]) {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
@@ -140,9 +140,9 @@ struct OnlineSoftmax {
             const float rounded = quad_sum(rounded_sum[r]);
             const float base = row_max[r] * scale;
             const bool empty = row_max[r] == -INFINITY && exact == 0.0f;  // a NaN row keeps its NaN
-            const float top = fmaxf(base, sink);
+            const float top = fmaxf(base, sink[r]);
             const float weight = exp2_approx(base - top);
-            const float sink_weight = exp2_approx(sink - top);
+            const float sink_weight = exp2_approx(sink[r] - top);
             shrink[r] = empty ? 0.0f : weight / (rounded * weight + sink_weight);
             lse[r] = empty ? -INFINITY : (top + log2f(exact * weight + sink_weight)) * kLn2;
         }

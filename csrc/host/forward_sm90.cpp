@@ -11,7 +11,7 @@ namespace limelight {
 
 namespace {
 
-using Launch = Status (*)(FwdParams, int, cudaStream_t);
+using Launch = Status (*)(FwdParams, const sm90::WorkPlan&, cudaStream_t);
 
 struct Row {
     const char* name;
@@ -45,24 +45,43 @@ constexpr Row kFp8Rows[] = {
 };
 
 template <size_t kCount>
-Launch find_launch(const Row (&rows)[kCount], const AttentionParams& call) {
+const Row* find_in(const Row (&rows)[kCount], const AttentionParams& call) {
     const auto found = std::find_if(std::begin(rows), std::end(rows), [&](const Row& row) {
         return row.headdim >= call.headdim && row.headdim_v >= call.headdim_v;
     });
-    return found == std::end(rows) ? nullptr : found->launch;
+    return found == std::end(rows) ? nullptr : found;
+}
+
+const Row* find_row(const AttentionParams& call) {
+    return call.dtype == Dtype::kFloat8E4M3 ? find_in(kFp8Rows, call) : find_in(kRows, call);
+}
+
+// The tile that the row's launch takes for the call.
+sm90::TileShape tile_shape(const Row& row, const AttentionParams& call) {
+    const auto scores = sm90::changes_scores(call) ? sm90::Scores::kChange : sm90::Scores::kPlain;
+    if (call.dtype == Dtype::kFloat8E4M3) {
+        return {64 * sm90::kFp8Consumers,
+                sm90::find_fp8_tile(row.headdim, row.headdim_v, scores).block_kv};
+    }
+    sm90::FwdTile tile =
+        sm90::find_fwd_tile(row.headdim, row.headdim_v, scores, sm90::Visible::kAll);
+    if (tile.headdim == 0 || !sm90::sees_all(call)) {
+        tile = sm90::find_fwd_tile(row.headdim, row.headdim_v, scores);
+    }
+    return {64 * tile.consumers, tile.block_kv};
 }
 
 }  // namespace
 
 Status launch_sm90_forward(const AttentionParams& call, const Device& device, cudaStream_t stream) {
-    const Launch launch =
-        call.dtype == Dtype::kFloat8E4M3 ? find_launch(kFp8Rows, call) : find_launch(kRows, call);
-    if (launch == nullptr) {
+    const Row* const row = find_row(call);
+    if (row == nullptr) {
         return Status::error(Status::Code::kUnsupported,
                              "headdim %d with headdim_v %d: no sm90 forward kernel holds both",
                              call.headdim, call.headdim_v);
     }
-    return launch(derive_forward(call), device.sm_count, stream);
+    const sm90::WorkPlan plan = sm90::plan_work(call, tile_shape(*row, call), device.sm_count);
+    return row->launch(derive_forward(call), plan, stream);
 }
 
 std::vector<KernelInfo> describe_sm90_forward() {

@@ -61,6 +61,46 @@ CUtensorMapSwizzle swizzle_of(int64_t row_bytes) {
                              : CU_TENSOR_MAP_SWIZZLE_32B;
 }
 
+struct Dimension {
+    int64_t extent;
+    int64_t stride;  // in elements
+    int box;
+};
+
+// From the contiguous dimension outwards.
+Status encode_dimensions(const TensorExtents& t, const Dimension (&dimensions)[4],
+                         CUtensorMap* map) {
+    Encode encode = nullptr;
+    if (const Status status = find_encode(&encode); !status.ok()) {
+        return status;
+    }
+    const int64_t bytes = element_bytes(t.dtype);
+    cuuint64_t extents[4];
+    cuuint64_t strides[4];
+    cuuint32_t box[4];
+    const cuuint32_t steps[] = {1, 1, 1, 1};
+    for (int i = 0; i < 4; ++i) {
+        const auto& [extent, stride, box_extent] = dimensions[i];
+        extents[i] = static_cast<cuuint64_t>(stride == 0 ? 1 : extent);
+        // The stride of a dimension of extent 1 is never used, but must be legal.
+        strides[i] = static_cast<cuuint64_t>(extents[i] == 1 ? kAlignment : stride * bytes);
+        box[i] = static_cast<cuuint32_t>(box_extent);
+    }
+    const CUresult result =
+        encode(map, map_type(t.dtype), 4, const_cast<void*>(t.data), extents, strides + 1, box,
+               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(dimensions[0].box * bytes),
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS) {
+        return Status::error(Status::Code::kCudaError,
+                             "cuTensorMapEncodeTiled: error %d for %lld rows, %lld heads, %lld "
+                             "batches of %lld columns",
+                             static_cast<int>(result), static_cast<long long>(t.rows),
+                             static_cast<long long>(t.heads), static_cast<long long>(t.batch),
+                             static_cast<long long>(t.columns));
+    }
+    return {};
+}
+
 }  // namespace
 
 Status check_tensor_map(const char* name, const TensorExtents& t) {
@@ -94,40 +134,22 @@ Status check_tensor_map(const char* name, const TensorExtents& t) {
 }
 
 Status encode_tensor_map(const TensorExtents& t, int box_columns, int box_rows, CUtensorMap* map) {
-    Encode encode = nullptr;
-    if (const Status status = find_encode(&encode); !status.ok()) {
-        return status;
-    }
-    const int64_t bytes = element_bytes(t.dtype);
-    const auto extent_of = [](int64_t extent, int64_t stride) {
-        return static_cast<cuuint64_t>(stride == 0 ? 1 : extent);
-    };
-    // The stride of a dimension of extent 1 is never used, but must be legal.
-    const auto stride_of = [&](int64_t extent, int64_t stride) {
-        return static_cast<cuuint64_t>(extent == 1 || stride == 0 ? kAlignment : stride * bytes);
-    };
-    const cuuint64_t extents[] = {
-        static_cast<cuuint64_t>(t.columns), static_cast<cuuint64_t>(t.rows),
-        extent_of(t.heads, t.strides.head), extent_of(t.batch, t.strides.batch)};
-    const cuuint64_t strides[] = {stride_of(t.rows, t.strides.row),
-                                  stride_of(t.heads, t.strides.head),
-                                  stride_of(t.batch, t.strides.batch)};
-    const cuuint32_t box[] = {static_cast<cuuint32_t>(box_columns),
-                              static_cast<cuuint32_t>(box_rows), 1, 1};
-    const cuuint32_t steps[] = {1, 1, 1, 1};
-    const CUresult result =
-        encode(map, map_type(t.dtype), 4, const_cast<void*>(t.data), extents, strides, box, steps,
-               CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(box_columns * bytes),
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS) {
-        return Status::error(Status::Code::kCudaError,
-                             "cuTensorMapEncodeTiled: error %d for %lld rows, %lld heads, %lld "
-                             "batches of %lld columns",
-                             static_cast<int>(result), static_cast<long long>(t.rows),
-                             static_cast<long long>(t.heads), static_cast<long long>(t.batch),
-                             static_cast<long long>(t.columns));
-    }
-    return {};
+    return encode_dimensions(t,
+                             {{t.columns, 1, box_columns},
+                              {t.rows, t.strides.row, box_rows},
+                              {t.heads, t.strides.head, 1},
+                              {t.batch, t.strides.batch, 1}},
+                             map);
+}
+
+Status encode_heads_map(const TensorExtents& t, int box_columns, int box_heads, int box_rows,
+                        CUtensorMap* map) {
+    return encode_dimensions(t,
+                             {{t.columns, 1, box_columns},
+                              {t.heads, t.strides.head, box_heads},
+                              {t.rows, t.strides.row, box_rows},
+                              {t.batch, t.strides.batch, 1}},
+                             map);
 }
 
 }  // namespace limelight

@@ -27,4 +27,9 @@ Status check_tensor_map(const char* name, const TensorExtents& tensor);
 Status encode_tensor_map(const TensorExtents& tensor, int box_columns, int box_rows,
                          CUtensorMap* map);
 
+// The same with the dimensions (columns, heads, rows, batch) and boxes of box_columns x box_heads x
+// box_rows.
+Status encode_heads_map(const TensorExtents& tensor, int box_columns, int box_heads, int box_rows,
+                        CUtensorMap* map);
+
 }  // namespace limelight

@@ -174,9 +174,13 @@ __global__ void __launch_bounds__(Config::kThreads)
         compute.advance();
     }
 
-    const float sink = params.sink == nullptr ? -INFINITY : params.sink[tile.head] * kLog2e;
+    float sink[Softmax::kRows];
     float normalise[Softmax::kRows];
     float lse[Softmax::kRows];
+#pragma unroll
+    for (float& x : sink) {
+        x = params.sink == nullptr ? -INFINITY : params.sink[tile.head] * kLog2e;
+    }
     softmax.finish(scale, sink, normalise, lse);
     if constexpr (Config::kChangeScores) {
 #pragma unroll

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a consumer warpgroup does with its 64 rows of q: two GEMMs on wgmma, softmax between them,
-// stores.
+// What a consumer warpgroup does with its 64 rows of q: two GEMMs on wgmma, softmax between them.
 #pragma once
 
 #include "arch/mbarrier.cuh"
-#include "arch/tma.cuh"
 #include "arch/warpgroup.cuh"
 #include "arch/wgmma.cuh"
 #include "attention/softmax.cuh"
@@ -113,7 +111,8 @@ LIMELIGHT_DEVICE uint32_t bits_between(int begin, int end, int first) {
 // Hides the keys that a row does not see: one bit per score of a lane, 32 to a word, which the
 // compiler turns into predicates eight at a time.
 template <class Config>
-LIMELIGHT_DEVICE void mask_scores(float (&s)[1][Config::kTilesN][4], const Mask& mask, int warp_row,
+LIMELIGHT_DEVICE void mask_scores(float (&s)[1][Config::kTilesN][4], const FwdKernelParams& params,
+                                  const Work<Config>& work, const Mask& mask, int warp_row,
                                   int first_column) {
     constexpr int kScores = Config::kBlockKV / 4;  // of one lane in one row
     // Score i of a lane lies in column 8 (i / 2) + i % 2 from its first.
@@ -124,9 +123,9 @@ LIMELIGHT_DEVICE void mask_scores(float (&s)[1][Config::kTilesN][4], const Mask&
     };
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        const int row = sm80::lane_row(warp_row, r);
-        const int begin = scores_before(mask.first_column(row));
-        const int end = scores_before(mask.end_column(row));
+        const int token = work.token(params, sm80::lane_row(warp_row, r));
+        const int begin = scores_before(mask.first_column(token));
+        const int end = scores_before(mask.end_column(token));
 #pragma unroll
         for (int word = 0; word < ceil_div(kScores, 32); ++word) {
             const uint32_t seen = bits_between(begin, end, 32 * word);
@@ -147,102 +146,15 @@ LIMELIGHT_DEVICE void release(uint64_t& barrier) {
     }
 }
 
-// Writes the group's rows of O: rounded into `tile` (rows of the group), from there by TMA where
-// everything outside the sequence is outside the tensor map too, by plain stores otherwise. Rows
-// from `used` to `extent` become zeros.
-template <class Config, class Element = typename Config::Element>
-LIMELIGHT_DEVICE void store_output(const float (&o)[1][Config::kTilesO][4],
-                                   const FwdKernelParams& params, const Work<Config>& work,
-                                   int group, char* tile) {
-    using OTile = typename Config::OTile;
-    constexpr int kChunkElements = 8;
-    const int first = work.q_begin + group * Config::kGroupRows;
-    const int used = work.sequence.seqlen_q - first;
-    const int extent = work.sequence.q_extent - first;
-    const int lane = threadIdx.x % kWarpSize;
-    const int warp_first = threadIdx.x % kWarpgroupSize / kWarpSize * 16;
-    const bool leader = threadIdx.x % kWarpgroupSize == 0;
-    if (leader) {
-        tma_store_wait_read();  // the tile before this one
-    }
-    sync_warpgroup(group);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int row = sm80::lane_row(warp_first, r);
-#pragma unroll
-        for (int d = 0; d < Config::kTilesD; ++d) {
-            *reinterpret_cast<uint32_t*>(tile + OTile::offset(row, d) + lane % 4 * 4) =
-                row < used ? pack2(o[0][d][2 * r], o[0][d][2 * r + 1], Element{}) : 0u;
-        }
-    }
-    fence_async_proxy();
-    const bool whole = params.call.cu_seqlens_q == nullptr || extent >= Config::kGroupRows;
-    if (whole) {
-        sync_warpgroup(group);
-        if (leader) {
-#pragma unroll
-            for (int panel = 0; panel < OTile::kPanels; ++panel) {
-                tma_store_4d(params.out.map, panel * OTile::kPanel,
-                             static_cast<int>(work.sequence.q_row) + first,
-                             work.tile.head * params.out.head_step,
-                             static_cast<int>(work.sequence.q_batch) * params.out.batch_step,
-                             tile + panel * OTile::kPanelBytes);
-            }
-            tma_store_commit();
-        }
-        return;
-    }
-    __syncwarp();
-    Element* const out = sm80::head_rows(static_cast<Element*>(params.call.out),
-                                         params.call.out_strides, work.sequence.q_batch,
-                                         work.sequence.q_row + first + warp_first, work.tile.head);
-    constexpr int kLanesPerRow = OTile::Layout::kChunks;
-#pragma unroll 1
-    for (int pass = 0; pass < 16; pass += kWarpSize / kLanesPerRow) {
-        const int row = pass + lane / kLanesPerRow;
-#pragma unroll 1
-        for (int chunk = lane % kLanesPerRow; chunk * kChunkElements < params.call.headdim_v;
-             chunk += kLanesPerRow) {
-            if (warp_first + row < extent) {
-                *reinterpret_cast<uint4*>(out + row * params.call.out_strides.row +
-                                          chunk * kChunkElements) =
-                    *reinterpret_cast<const uint4*>(tile + OTile::offset(warp_first + row, chunk));
-            }
-        }
-    }
-}
-
+// The sink logits of a lane's rows, in base 2.
 template <class Config>
-LIMELIGHT_DEVICE void store_lse(const float (&lse)[2], const FwdKernelParams& params,
-                                const Work<Config>& work, int warp_row) {
-    const Sequence& sequence = work.sequence;
-    float* const rows = params.call.lse + sequence.q_batch * params.call.lse_batch_stride +
-                        work.tile.head * params.call.lse_head_stride + sequence.q_row;
+LIMELIGHT_DEVICE void load_sinks(float (&sink)[2], const FwdKernelParams& params,
+                                 const Work<Config>& work, int warp_row) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        const int row = sm80::lane_row(warp_row, r);
-        if (threadIdx.x % 4 == 0 && row < sequence.q_extent) {
-            rows[row] = row < sequence.seqlen_q ? lse[r] : -INFINITY;
-        }
+        const int head = work.head(params, sm80::lane_row(warp_row, r));
+        sink[r] = params.call.sink == nullptr ? -INFINITY : params.call.sink[head] * kLog2e;
     }
-}
-
-// O = 0 and lse = -inf for a tile that sees no key; touches no shared memory, which may be filling
-// for the next tile.
-template <class Config, class Element = typename Config::Element>
-LIMELIGHT_DEVICE void store_nothing(const FwdKernelParams& params, const Work<Config>& work,
-                                    int warp_row) {
-    const int lane = threadIdx.x % kWarpSize;
-#pragma unroll 1
-    for (int row = warp_row; row < min(warp_row + 16, work.sequence.q_extent); ++row) {
-        Element* const out =
-            sm80::head_rows(static_cast<Element*>(params.call.out), params.call.out_strides,
-                            work.sequence.q_batch, work.sequence.q_row + row, work.tile.head);
-        if (lane * 8 < params.call.headdim_v) {
-            *reinterpret_cast<uint4*>(out + lane * 8) = uint4{};
-        }
-    }
-    store_lse<Config>({-INFINITY, -INFINITY}, params, work, warp_row);
 }
 
 }  // namespace limelight::sm90

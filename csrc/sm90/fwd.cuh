@@ -16,6 +16,7 @@
 #include "sm90/consumer.cuh"
 #include "sm90/fwd_config.h"
 #include "sm90/producer.cuh"
+#include "sm90/store.cuh"
 
 namespace limelight::sm90 {
 
@@ -30,7 +31,7 @@ LIMELIGHT_DEVICE void prepare_scores(float (&s)[1][Config::kTilesN][4],
         sm80::change_scores<Config>(s, params.call, work.tile, mask, warp_row, first_column);
     }
     if (!work.blocks.full(block)) {
-        mask_scores<Config>(s, mask, warp_row, first_column);
+        mask_scores<Config>(s, params, work, mask, warp_row, first_column);
     }
 }
 
@@ -66,7 +67,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
             break;
         }
         const Work<Config> work(params, index);
-        const int warp_row = work.q_begin + warp_first;  // inside the sequence
+        const int warp_row = work.q_begin + warp_first;
         if (!work.loads()) {
             if (work.exists()) {
                 store_nothing<Config>(params, work, warp_row);
@@ -136,8 +137,8 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
         wgmma_fence();
         issue_output<Config>(o, p, advance_v<Config>(v, v_slot.stage * VTile::kBytes));
         wgmma_commit();
-        const float sink =
-            params.call.sink == nullptr ? -INFINITY : params.call.sink[work.tile.head] * kLog2e;
+        float sink[Softmax::kRows];
+        load_sinks<Config>(sink, params, work, warp_row);
         float normalise[Softmax::kRows];
         float lse[Softmax::kRows];
         if constexpr (!Config::kSumColumn) {

@@ -13,6 +13,7 @@
 #include "sm90/fwd_fp8_config.h"
 #include "sm90/producer.cuh"
 #include "sm90/softmax_fp8.cuh"
+#include "sm90/store.cuh"
 #include "sm90/transpose_fp8.cuh"
 
 namespace limelight::sm90 {
@@ -52,7 +53,8 @@ LIMELIGHT_DEVICE void prepare_fp8_scores(float (&s)[1][Config::kTilesN][4],
                                     opaque(first_column));
     }
     if (!work.blocks.full(block)) {
-        mask_scores<Config>(s, mask, warp_row, first_column);
+        const int row = Config::kChangeScores ? opaque(warp_row) : warp_row;
+        mask_scores<Config>(s, params, work, mask, row, first_column);
     }
 }
 
@@ -135,7 +137,7 @@ LIMELIGHT_DEVICE void consume_fp8(const FwdKernelParams& params, typename Config
             break;
         }
         const Work<Config> work(params, index);
-        const int warp_row = work.q_begin + warp_first;  // inside the sequence
+        const int warp_row = work.q_begin + warp_first;
         if (!work.loads()) {
             if (work.exists()) {
                 store_nothing<Config, __nv_bfloat16>(params, work, warp_row);
@@ -232,11 +234,11 @@ LIMELIGHT_DEVICE void consume_fp8(const FwdKernelParams& params, typename Config
         release(smem.q_empty[group]);
         output([] {}, [](auto) {});
 
-        const int head = work.tile.head;
-        const float sink =
-            params.call.sink == nullptr ? -INFINITY : params.call.sink[head] * kLog2e;
-        const float v_scale = descale(params.call.v_descale, params.call.v_descale_strides,
-                                      work.tile.batch, params.by_heads_per_kv.quotient(head));
+        float sink[Softmax::kRows];
+        load_sinks<Config>(sink, params, work, warp_row);
+        const float v_scale =
+            descale(params.call.v_descale, params.call.v_descale_strides, work.tile.batch,
+                    params.by_heads_per_kv.quotient(work.tile.head));
         const float rounded_sum[] = {o[0][Config::kTilesD][0], o[0][Config::kTilesD][2]};
         float normalise[Softmax::kRows];
         float lse[Softmax::kRows];

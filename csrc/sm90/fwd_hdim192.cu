@@ -3,7 +3,7 @@
 
 namespace limelight::sm90 {
 
-template Status launch_fwd<192, 128>(FwdParams params, int sm_count, cudaStream_t stream);
-template Status launch_fwd<192, 192>(FwdParams params, int sm_count, cudaStream_t stream);
+template Status launch_fwd<192, 128>(FwdParams params, const WorkPlan& plan, cudaStream_t stream);
+template Status launch_fwd<192, 192>(FwdParams params, const WorkPlan& plan, cudaStream_t stream);
 
 }  // namespace limelight::sm90

@@ -8,8 +8,9 @@
 
 namespace limelight::sm90 {
 
-// A tensor as TMA sees it: (columns, rows, heads, batch). A dimension that the tensor expands
-// (stride 0) has extent 1 in the map, and its coordinate is multiplied by 0.
+// A tensor as TMA sees it: (columns, rows, heads, batch), or q and out (columns, heads, rows,
+// batch). A dimension that the tensor expands (stride 0) has extent 1 in the map, and its
+// coordinate is multiplied by 0.
 struct TensorView {
     CUtensorMap map;
     int32_t head_step;
@@ -23,15 +24,17 @@ struct FwdKernelParams {
     TensorView k;
     TensorView v;
     TensorView out;
+    int32_t pack_shift;  // a tile's row m is row m >> shift of q, of head m % 2^shift of a group
+    int32_t groups;      // of 2^shift query heads of one kv head each
     int32_t num_tiles;
-    int32_t q_blocks;       // of a head: of one batch row, or of all packed sequences together
-    int32_t section_heads;  // > 0: longest tiles first within sections of so many heads
-    int32_t section_tiles;  // of a whole section
-    Divisor by_q_blocks;    // no sections
+    int32_t q_blocks;        // of a group: of one batch row, or of all packed sequences together
+    int32_t section_groups;  // > 0: longest tiles first within sections of so many groups
+    int32_t section_tiles;   // of a whole section
+    Divisor by_q_blocks;     // no sections
     Divisor by_section_tiles;
-    Divisor by_section_heads;
-    Divisor by_last_heads;  // of the last section, which may hold fewer
-    Divisor by_heads_q;
+    Divisor by_section_groups;
+    Divisor by_last_groups;  // of the last section, which may hold fewer
+    Divisor by_groups;
     Divisor by_heads_per_kv;
     bool clear_v_tails;  // rows of V past a sequence are memory of others, not out of bounds
 };

@@ -7,12 +7,12 @@
 namespace limelight::sm90 {
 
 template <int kHeadDim, int kHeadDimV>
-Status launch_fwd_fp8(FwdParams params, int sm_count, cudaStream_t stream) {
+Status launch_fwd_fp8(FwdParams params, const WorkPlan& plan, cudaStream_t stream) {
     using Change = Fp8Config<kHeadDim, kHeadDimV, Scores::kChange>;
     using Plain = Fp8Config<kHeadDim, kHeadDimV, Scores::kPlain>;
     return changes_scores(params)
-               ? launch_kernel<Change>(sm90_attention_fwd_fp8<Change>, params, sm_count, stream)
-               : launch_kernel<Plain>(sm90_attention_fwd_fp8<Plain>, params, sm_count, stream);
+               ? launch_kernel<Change>(sm90_attention_fwd_fp8<Change>, params, plan, stream)
+               : launch_kernel<Plain>(sm90_attention_fwd_fp8<Plain>, params, plan, stream);
 }
 
 }  // namespace limelight::sm90

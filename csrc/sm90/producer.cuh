@@ -20,6 +20,20 @@ LIMELIGHT_DEVICE void load_panels(void* smem, const TensorView& view, int row, i
     }
 }
 
+// Rows [first, first + 64) of a tile of q: rows of several heads each.
+template <class Config>
+LIMELIGHT_DEVICE void load_q(void* smem, const FwdKernelParams& params, const Work<Config>& work,
+                             int first, uint64_t& barrier) {
+    using QTile = typename Config::QTile;
+    const int row = work.q_row() + work.token(params, first);
+#pragma unroll
+    for (int panel = 0; panel < QTile::kPanels; ++panel) {
+        tma_load_4d(static_cast<char*>(smem) + panel * QTile::kPanelBytes, params.q.map,
+                    panel * QTile::kPanel, work.tile.head * params.q.head_step, row,
+                    work.q_batch() * params.q.batch_step, barrier);
+    }
+}
+
 // One thread. K runs one block ahead of V, in the order in which the consumers need them:
 //   K[n] Q | K[n-1] V[n] | ... | K[0] V[1] | V[0]
 template <class Config>
@@ -62,9 +76,8 @@ LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config:
             mbarrier_wait(smem.q_empty[group], q_phase ^ 1);
             mbarrier_arrive_expect_tx(smem.q_full[group], QTile::kBytes / Config::kConsumers);
             const int first = group * Config::kGroupRows;
-            load_panels<QTile>(smem.q + first * QTile::kPanel, params.q,
-                               static_cast<int>(work.sequence.q_row) + work.q_begin + first,
-                               work.tile.head, work.sequence.q_batch, smem.q_full[group]);
+            load_q<Config>(smem.q + first * QTile::kPanel, params, work, work.q_begin + first,
+                           smem.q_full[group]);
         }
         q_phase ^= 1;
 #pragma unroll 1

@@ -18,15 +18,15 @@ LIMELIGHT_DEVICE int tile_index(int round) {
 // Packed sequence `batch` owns the blocks from here to the next one's first: one more than its rows
 // fill at most, however its ends lie.
 template <int kBlockQ>
-LIMELIGHT_DEVICE int first_packed_block(const FwdParams& params, int batch) {
-    return params.cu_seqlens_q[batch] / kBlockQ + batch;
+LIMELIGHT_DEVICE int first_packed_block(const FwdKernelParams& params, int batch) {
+    return (params.call.cu_seqlens_q[batch] << params.pack_shift) / kBlockQ + batch;
 }
 
 // The packed sequence that block `block` belongs to.
 template <int kBlockQ>
-LIMELIGHT_DEVICE int sequence_at(const FwdParams& params, int block) {
+LIMELIGHT_DEVICE int sequence_at(const FwdKernelParams& params, int block) {
     int low = 0;
-    int high = params.batch;
+    int high = params.call.batch;
 #pragma unroll 1
     while (high - low > 1) {
         const int middle = (low + high) / 2;
@@ -39,57 +39,79 @@ LIMELIGHT_DEVICE int sequence_at(const FwdParams& params, int block) {
     return low;
 }
 
-// Without sections: q blocks of one head next to each other, so that they share K and V in L2. With
-// sections: the last q blocks, which see the most keys, of all heads of a section first; the K and
-// V of one section fit into L2. A dense call has batch * heads_q heads here, a packed one heads_q.
+// Without sections: q blocks of one group of heads next to each other, so that they share K and V
+// in L2. With sections: the last q blocks, which see the most keys, of all groups of a section
+// first; the K and V of one section fit into L2. A dense call has batch * groups of them here.
 template <int kBlockQ>
 LIMELIGHT_DEVICE Tile tile_at(const FwdKernelParams& params, int index) {
     Tile tile;
-    int head;
-    if (params.section_heads > 0) {
+    int group;
+    if (params.section_groups > 0) {
         const int section = params.by_section_tiles.quotient(index);
         const int position = index - section * params.section_tiles;
         const bool last = (section + 1) * params.section_tiles > params.num_tiles;
-        const Divisor& by_heads = last ? params.by_last_heads : params.by_section_heads;
+        const Divisor& by_heads = last ? params.by_last_groups : params.by_section_groups;
         const int from_last = by_heads.quotient(position);
         tile.q_block = params.q_blocks - 1 - from_last;
-        head = section * params.section_heads + position -
-               from_last * static_cast<int>(by_heads.divisor);
+        group = section * params.section_groups + position -
+                from_last * static_cast<int>(by_heads.divisor);
     } else {
-        head = params.by_q_blocks.quotient(index);
-        tile.q_block = index - head * params.q_blocks;
+        group = params.by_q_blocks.quotient(index);
+        tile.q_block = index - group * params.q_blocks;
     }
     if (params.call.cu_seqlens_q != nullptr) {
-        tile.head = head;
-        tile.batch = sequence_at<kBlockQ>(params.call, tile.q_block);
-        tile.q_block -= first_packed_block<kBlockQ>(params.call, tile.batch);
+        tile.batch = sequence_at<kBlockQ>(params, tile.q_block);
+        tile.q_block -= first_packed_block<kBlockQ>(params, tile.batch);
     } else {
-        tile.batch = params.by_heads_q.quotient(head);
-        tile.head = head - tile.batch * params.call.heads_q;
+        tile.batch = params.by_groups.quotient(group);
+        group -= tile.batch * params.groups;
     }
+    tile.head = group << params.pack_shift;
     return tile;
 }
 
-// One tile and what it visits.
+// One tile and what it visits. Its rows are counted within the sequence and its group of heads: a
+// row of q has 2^shift of them, one for each head.
 template <class Config>
 struct Work {
-    Tile tile;
+    Tile tile;  // with the first of its heads
     Sequence sequence;
-    int q_begin;
+    int q_begin;  // first row
+    int first_token;
     KvBlocks blocks;
 
     LIMELIGHT_DEVICE Work(const FwdKernelParams& params, int index)
         : tile(tile_at<Config::kBlockQ>(params, index)),
           sequence(sequence_of(params.call, tile.batch)),
           q_begin(tile.q_block * Config::kBlockQ),
-          blocks(Mask(params.call, sequence), q_begin,
-                 min(q_begin + Config::kBlockQ, sequence.seqlen_q), Config::kBlockKV) {
-        if (q_begin >= sequence.seqlen_q) {
+          first_token(q_begin >> params.pack_shift),
+          blocks(Mask(params.call, sequence), first_token,
+                 min(token(params, q_begin + Config::kBlockQ), sequence.seqlen_q),
+                 Config::kBlockKV) {
+        if (first_token >= sequence.seqlen_q) {
             blocks.end = blocks.begin;  // only rows past seqused_q: nothing to load
         }
     }
 
-    LIMELIGHT_DEVICE bool exists() const { return q_begin < sequence.q_extent; }
+    // The row of q inside the sequence, and the head, of a row of the tile.
+    LIMELIGHT_DEVICE int token(const FwdKernelParams& params, int row) const {
+        return row >> params.pack_shift;
+    }
+    LIMELIGHT_DEVICE int head(const FwdKernelParams& params, int row) const {
+        return tile.head + (row & ((1 << params.pack_shift) - 1));
+    }
+    // In 32 bits, which takes half the registers of keeping them.
+    LIMELIGHT_DEVICE int q_row() const { return static_cast<int>(sequence.q_row); }
+    LIMELIGHT_DEVICE int q_batch() const { return static_cast<int>(sequence.q_batch); }
+
+    template <class Element>
+    LIMELIGHT_DEVICE Element* out_row(const FwdKernelParams& params, int row) const {
+        const TensorStrides& strides = params.call.out_strides;
+        return static_cast<Element*>(params.call.out) + q_batch() * strides.batch +
+               (q_row() + token(params, row)) * strides.row + head(params, row) * strides.head;
+    }
+
+    LIMELIGHT_DEVICE bool exists() const { return first_token < sequence.q_extent; }
     LIMELIGHT_DEVICE bool loads() const { return exists() && blocks.begin < blocks.end; }
 
     // Whether the block's V reaches past the sequence into memory of others; only the last can.

@@ -80,10 +80,10 @@ struct Fp8Softmax {
         }
     }
 
-    // From the sums of the rounded P (whole rows) and the sink logit (base 2; -inf for none): the
+    // From the sums of the rounded P (whole rows) and the sink logits (base 2; -inf for none): the
     // factor that normalises O, times v_scale, and the natural log of the denominator. 0 and -inf
     // for a row that saw no key.
-    LIMELIGHT_DEVICE void finish(float scale, float sink, float v_scale,
+    LIMELIGHT_DEVICE void finish(float scale, const float (&sink)[kRows], float v_scale,
                                  const float (&rounded_sum)[kRows], float (&normalise)[kRows],
                                  float (&lse)[kRows]) {
         const float offset = exp2f(kOffset);
@@ -92,9 +92,9 @@ struct Fp8Softmax {
             const float exact = quad_sum(exact_sum[r]);
             const float largest = row_max[r] * scale;
             const bool empty = row_max[r] == -INFINITY && exact == 0.0f;  // NaN rows stay NaN
-            const float top = fmaxf(largest, sink);
+            const float top = fmaxf(largest, sink[r]);
             const float weight = exp2_approx(largest - top);
-            const float sink_weight = exp2_approx(sink - top) * offset;
+            const float sink_weight = exp2_approx(sink[r] - top) * offset;
             normalise[r] =
                 empty ? 0.0f : v_scale * weight / (rounded_sum[r] * weight + sink_weight);
             lse[r] =

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Query heads that share a tile of the Hopper kernels, on the emulator under hostile schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_sm90_forward import ON_EMULATOR, ON_HOPPER, run_cases
+
+CASES = Path(__file__).with_name("sm90_packing_cases.py")
+
+if ON_EMULATOR:
+
+    @pytest.mark.parametrize(
+        ("schedule", "seed", "sms", "chosen"),
+        [
+            ("late", 0, 200, "not nothing"),
+            ("random", 3, 3, "lengths or sequences or fp8"),
+            ("early", 0, 3, "packed_sequences or tiles"),
+        ],
+    )
+    def test_cases_on_the_emulator(
+        schedule: str, seed: int, sms: int, chosen: str, tmp_path: Path
+    ) -> None:
+        how = {"schedule": schedule, "seed": seed, "sms": sms}
+        names = run_cases(tmp_path / "report", "-k", chosen, cases=CASES, **how)
+        assert all("sm90_attention_fwd" in name for name in names), names
+
+
+if ON_HOPPER:
+
+    def test_cases_on_the_gpu(tmp_path: Path) -> None:
+        run_cases(tmp_path / "report", cases=CASES)
