@@ -47,9 +47,7 @@ def packed_heads(case: Case) -> int:
 
 def tiles(case: Case, heads: int) -> int:
     """Of a dense call."""
-    return (
-        -(-case.seqlen_q * heads // rows_of_a_tile(case)) * (case.heads_q // heads) * case.batch
-    )
+    return -(-case.seqlen_q * heads // rows_of_a_tile(case)) * (case.heads_q // heads) * case.batch
 
 
 def repeated(x: Inputs) -> Inputs:

@@ -3,6 +3,7 @@
 
 namespace limelight::sm90 {
 
-template Status launch_fwd_fp8<256, 256>(FwdParams params, const WorkPlan& plan, cudaStream_t stream);
+template Status launch_fwd_fp8<256, 256>(FwdParams params, const WorkPlan& plan,
+                                         cudaStream_t stream);
 
 }  // namespace limelight::sm90
