@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a visit of half an hour tries: rows of the tile tables with other cells, most wanted first.
 
-The first variant of a group is the row as it is, which the others are compared with.
+The first variant of a group is the row as it is, which the others are compared with. Left out is
+what nvcc 13.0 serialises (C7511): with three consumers 144 keys at headdim 64, 128 at 96, 96 at
+128; and what does not fit: 96 keys at 256.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ GROUPS = (
         BOTH,
         "sum_column=false",
         "ping_pong=false",
-        *each("block_kv", (96, 112, 144, 160)),
+        *each("block_kv", (96, 112)),
         "sum_column=false block_kv=112",
         "block_kv=176 consumers=2",
         "kStages=3",
@@ -68,7 +70,7 @@ GROUPS = (
         SOME,
         *each("block_kv", (96, 112, 144, 160, 176)),
         "ping_pong=false",
-        *each("block_kv", (64, 80, 96), "consumers=3"),
+        *each("block_kv", (64, 80), "consumers=3"),
         "block_kv=80 kStages=3",
         *each("kSectionBytes", ("8<<20", "64<<20")),
     ),
@@ -82,14 +84,14 @@ GROUPS = (
     group(
         Row(256, 256),
         BOTH,
-        *each("block_kv", (64, 96)),
+        "block_kv=64",
         "ping_pong=true",
         "block_kv=64 ping_pong=true",
     ),
     group(
         Row(96, 96),
         BOTH,
-        *each("block_kv", (96, 128, 144)),
+        "block_kv=96",
         "ping_pong=false",
         *each("block_kv", (128, 160, 192), "consumers=2"),
     ),

@@ -65,6 +65,7 @@ CHECKS = (
     Check("full, float16", 129, 345, dtype=torch.float16),
     Check("causal", 333, 390, heads_q=4, heads_kv=2, batch=2, window=(-1, 0)),
     Check("causal, few keys", 300, 90, window=(-1, 0)),
+    Check("heads that share a tile", 40, 500, heads_q=8, batch=2, window=(-1, 0)),
     Check("window", 500, 500, window=(100, 30)),
     Check("packed", 400, 400, window=(-1, 0), lengths=((1, 70), (192, 193), (0, 5), (400, 400))),
     Check("packed, full", 260, 300, lengths=((67, 300), (260, 31), (5, 160))),

@@ -33,7 +33,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 WORKER = Path(__file__).with_name("variant_worker.py")
 PEERS = ("torch-cudnn", "torch-flash")
 CHECK_SECONDS, ROW_SECONDS = 90.0, 150.0
-CHECKS_AT_ONCE = 4
+CHECKS_AT_ONCE = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
