@@ -220,11 +220,13 @@ def _build_one(
 
 def other_rows(objects: Sequence[Path]) -> list[str]:
     """Launches of the rows that are not in a variant, which its calls never reach."""
-    command = ["nm", "--undefined-only", "--format=just-symbols", *map(str, objects)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    command[1] = "--defined-only"
-    defined = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return sorted({name for name in listed if "launch_fwd" in name} - set(defined))
+
+    def names(kind: str) -> set[str]:
+        done = subprocess.run(["nm", kind, *objects], capture_output=True, text=True, check=True)
+        return {line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
+
+    wanted = {name for name in names("--undefined-only") if "launch_fwd" in name}
+    return sorted(wanted - names("--defined-only"))
 
 
 def verdict(log: str) -> str:
