@@ -35,7 +35,7 @@ def main() -> None:
     kit = emulator_tools.toolkit()
     compiler = Compiler(kit.nvcc, kit.library, emulated=True)
     row = Row(64, 64)
-    variants = [parse(row, text) for text in ("", "sum_column=false block_kv=64")]
+    variants = [parse(row, text) for text in ("", "sum_column=false block_kv=64 edit=row_sum_mma")]
     job = {"headdim": 64, "headdim_v": 64, "causal": [True, False], "seqlen": [130]}
     job |= {"tokens": 130, "hidden": 128, "rounds": 1, "peers": [], "gpu": {"l2_bytes": 0}}
     libraries = {}

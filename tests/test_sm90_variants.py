@@ -67,6 +67,7 @@ def test_every_listed_variant_changes_the_sources() -> None:
     [
         ("block_k=96", "block_k: the table has headdim, headdim_v"),
         ("kStage=3", "constant kStage: in 0 headers"),
+        ("edit=faster", "edit 'faster'; there are row_sum_mma"),
         ("block_kv", "'block_kv' in 'block_kv': a change is NAME=VALUE"),
     ],
 )
@@ -256,7 +257,7 @@ if not torch.cuda.is_available():
         )
         assert done.returncode == 0, done.stdout + done.stderr
         found = json.loads(done.stdout)
-        name = "sum_column=false block_kv=64"
+        name = "sum_column=false block_kv=64 edit=row_sum_mma"
         assert [result["case"]["causal"] for result in found["results"]] == [True, False]
         for result in found["results"]:
             times = {peer["peer"]: (peer["median_us"], peer["error"]) for peer in result["peers"]}
@@ -265,8 +266,9 @@ if not torch.cuda.is_available():
         for answer in found["checks"].values():
             assert answer["wrong"] == ""
             assert 0 < answer["share_of_allowed_error"] <= 1
-        # The first checks of both, a wgmma each way: n72 against n64, blocks of 128 against 64.
+        # Sums by eight columns more of wgmma, blocks of 128 keys; by n8 of mma.sync, blocks of 64.
         launches = [json.loads(line) for line in report.read_text().splitlines()]
         assert all("sm90_attention_fwd" in launch["kernel"] for launch in launches)
-        shared = {launch["dynamic_shared_bytes"] for launch in launches}
-        assert len(shared) == 2
+        shared = {launch["dynamic_shared_bytes"]: launch["tensor_flops"] for launch in launches}
+        flops = [shared[size] / (2 * 64 * (64 + 64 + 8)) for size in sorted(shared)]
+        assert [count % block for count, block in zip(flops, (64, 128), strict=True)] == [0, 0]

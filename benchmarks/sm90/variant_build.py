@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from variant_edits import apply
+
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 HOST = (Path(__file__).with_name("variant_entry.cpp"), CSRC / "host" / "derive.cpp")
@@ -65,16 +67,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row with other cells, and other constants; none for the sources as they are."""
+    """A row with other cells, other constants, and edits; none for the sources as they are."""
 
     row: Row
     cells: tuple[tuple[str, str], ...] = ()
     constants: tuple[tuple[str, str], ...] = ()
+    edits: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """For example block_kv=112 ping_pong=false; "limelight" for the sources as they are."""
-        changes = (*self.cells, *self.constants)
+        changes = (*self.cells, *self.constants, *(("edit", edit) for edit in self.edits))
         return " ".join(f"{name}={value}" for name, value in changes) or "limelight"
 
 
@@ -142,6 +145,8 @@ def changed_headers(variant: Variant, csrc: Path = CSRC) -> dict[str, str]:
             raise ValueError(f"constant {name}: in {len(found)} headers of csrc/sm90, not in one")
         ((path, text),) = found.items()
         changed[path] = pattern.sub(rf"\g<1>{value};", text)
+    for edit in variant.edits:
+        changed = apply(edit, changed, csrc)
     return changed
 
 

@@ -36,15 +36,15 @@ def group(row: Row, causal: tuple[bool, ...], *changes: str) -> Group:
 
 
 def parse(row: Row, text: str) -> Variant:
-    """Names with a capital after a k are constants, others are cells of the row."""
+    """Names with a capital after a k are constants, edit names an edit, others are cells."""
     pairs = [tuple(word.split("=", 1)) for word in text.split()]
     bad = [pair for pair in pairs if len(pair) != 2]
     if bad:
         raise ValueError(f"{bad[0][0]!r} in {text!r}: a change is NAME=VALUE")
-    split: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-    for name, value in pairs:
-        split[name[0] == "k" and name[1:2].isupper()].append((name, value))
-    return Variant(row, tuple(split[False]), tuple(split[True]))
+    edits = tuple(value for name, value in pairs if name == "edit")
+    others = [(name, value) for name, value in pairs if name != "edit"]
+    constants = tuple(pair for pair in others if pair[0][0] == "k" and pair[0][1:2].isupper())
+    return Variant(row, tuple(p for p in others if p not in constants), constants, edits)
 
 
 def each(name: str, values: Iterable[object], more: str = "") -> list[str]:
@@ -62,6 +62,7 @@ GROUPS = (
         "ping_pong=false",
         *each("block_kv", (96, 112)),
         "sum_column=false block_kv=112",
+        "sum_column=false edit=row_sum_mma",
         "block_kv=176 consumers=2",
         "kStages=3",
     ),
@@ -72,6 +73,8 @@ GROUPS = (
         "ping_pong=false",
         *each("block_kv", (64, 80), "consumers=3"),
         "block_kv=80 kStages=3",
+        "edit=row_sum_mma",
+        "block_kv=176 edit=row_sum_mma",
         *each("kSectionBytes", ("8<<20", "64<<20")),
     ),
     group(
@@ -80,6 +83,8 @@ GROUPS = (
         *each("block_kv", (128, 144, 176)),
         "ping_pong=false",
         "block_kv=176 ping_pong=false",
+        "edit=row_sum_mma",
+        "block_kv=176 edit=row_sum_mma",
     ),
     group(
         Row(256, 256),
@@ -87,6 +92,7 @@ GROUPS = (
         "block_kv=64",
         "ping_pong=true",
         "block_kv=64 ping_pong=true",
+        "edit=row_sum_mma",
     ),
     group(
         Row(96, 96),
@@ -94,17 +100,20 @@ GROUPS = (
         "block_kv=96",
         "ping_pong=false",
         *each("block_kv", (128, 160, 192), "consumers=2"),
+        "edit=row_sum_mma",
     ),
     group(
         Row(192, 128),
         BOTH,
         *each("block_kv", (96, 128)),
         "ping_pong=true",
+        "edit=row_sum_mma",
     ),
     group(
         Row(192, 192),
         BOTH,
         *each("block_kv", (80, 96)),
         "ping_pong=true",
+        "edit=row_sum_mma",
     ),
 )
