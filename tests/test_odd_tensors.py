@@ -139,3 +139,19 @@ def test_the_gradient_of_a_large_sink(where: torch.device) -> None:
     out = limelight.flash_attn_varlen_func(q, q, q, lengths, lengths, 3, 3, sink=sink)
     (dsink,) = torch.autograd.grad(out[:3].float().sum(), sink)
     assert torch.isfinite(dsink).all()
+
+
+def test_rotary_tables_of_float8(where: torch.device) -> None:
+    """flash-attn 3's own tests give tables of the cache's dtype."""
+    q, new = draw(2, 1, 4, 16).to(where).bfloat16(), draw(2, 1, 2, 16).to(where).bfloat16()
+    table = draw(8, 4).to(where).to(FP8)
+    results = []
+    for angles in (table, table.float()):
+        caches = [torch.zeros(2, 8, 2, 16, device=where).to(FP8) for _ in range(2)]
+        with runtime.override(fallback="silent"):
+            out = limelight.flash_attn_with_kvcache(
+                q, *caches, new, new, angles, angles, ints(0, 3).to(where), causal=True
+            )
+        results.append((out, caches[0].view(torch.uint8)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

@@ -179,8 +179,8 @@ def check_rotary(
         )
     for name, x in (("rotary_cos", cos), ("rotary_sin", sin)):
         check_tensor(name, x)
-        if not x.is_floating_point() or x.element_size() == 1:
-            allowed = "float16, bfloat16, float32 or float64"
+        if not x.is_floating_point():
+            allowed = "a floating point type"
             raise bad(f"{name}.dtype", x.dtype, allowed, f"{name}.float()", TypeError)
         if x.dim() != 2 or not 0 < 2 * x.shape[1] <= q.shape[-1] or x.shape != cos.shape:
             allowed = f"(seqlen_rotary, rotary_dim / 2) with rotary_dim at most {q.shape[-1]}"
