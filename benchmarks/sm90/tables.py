@@ -30,7 +30,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 from ptxas_report import HOPPER, REGISTERS, SPILLS, serialised
 
 README = CSRC / "sm90" / "README.md"
-COUNTED = ("GEMM", "UTMALDG", "MUFU", "FFMA", "FADD", "FMUL", "FMNMX", "PRMT, IMAD", "F2FP", "all")
+COUNTED = (
+    "GEMM",
+    "UTMALDG",
+    "MUFU",
+    "FFMA",
+    "FADD",
+    "FMUL",
+    "FMNMX",
+    "PRMT, IMAD, LOP3",
+    "F2FP",
+    "all",
+)
 KERNEL = re.compile(
     r"sm90_attention_fwd\w*?INS0_9(?P<config>Fwd|Fp8)ConfigI(?P<element>\d+\w+?)??"
     r"Li(?P<headdim>\d+)ELi(?P<headdim_v>\d+)ELNS0_6ScoresE(?P<change>[01])E"
@@ -118,7 +129,7 @@ def step_of(function: sass.Function) -> Step | None:
     ways = [sass.count(function, way) for way in sass.detours(function, path)]
     counts = {name: found[name] for name in COUNTED}
     counts["GEMM"] = sum(found[name] for name in ("HGMMA", "QGMMA"))
-    counts["PRMT, IMAD"] = found["PRMT"] + found["IMAD"]
+    counts["PRMT, IMAD, LOP3"] = found["PRMT"] + found["IMAD"] + found["LOP3"]
     counts["UTMALDG"] = sass.most_on_a_cycle(function, "UTMALDG")
     counts["all"] = len(path)
     return Step(
