@@ -52,7 +52,7 @@ def test_the_smallest_tile_that_holds_both_headdims(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_served_everywhere_from_ampere(capability: tuple[int, int], dtype: str) -> None:
     first = SM90 if capability == (9, 0) else SM80
-    everything = query(*first.features, capability=capability, dtype=dtype)
+    everything = query(*first.features & SM80.features, capability=capability, dtype=dtype)
     choice = choose(everything)
     assert choice.kernel is first
     why = dict(choice.refusals)
@@ -107,6 +107,33 @@ def test_only_the_decode_kernel_reads_caches(feature: str, reason: str) -> None:
     choice = choose(query(feature, rows=4096))
     assert choice.kernel is DECODE
     assert reason in dict(choice.refusals)["sm80_fwd"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
+def test_hopper_reads_caches_of_whole_boxes(dtype: str) -> None:
+    """Few rows, trees, fp8 keys beside 16-bit queries and pages of odd sizes are decode's."""
+    fp8 = {"fp8"} if dtype.startswith("float8") else set()
+    hopper = {"capability": (9, 0), "rows": 512, "dtype": dtype}
+    first = _BY_NAME["sm90_fwd_fp8" if fp8 else "sm90_fwd"]
+    rows = {"cache_batch_idx"} if fp8 else {"leftpad", "cache_batch_idx"}
+    for cache in ({"paged", "varlen", "seqused"}, rows, {"paged", "gqa"}):
+        assert choose(query(*cache, *fp8, **hopper)).kernel is first
+        assert choose(query(*cache, *fp8, **{**hopper, "rows": 64})).kernel is DECODE
+        assert choose(query(*cache, *fp8, **{**hopper, "capability": (8, 0)})).kernel is DECODE
+    for others in ({"odd_pages"}, {"leftpad"}, {"tree"}, {"batch_invariant"}):
+        assert choose(query("paged", *others, *fp8, **hopper)).kernel is DECODE
+    assert choose(query("paged", "fp8_kv", **hopper)).kernel is DECODE
+    why = dict(choose(query("paged", "odd_pages", *fp8, **hopper)).refusals)[first.name]
+    assert why == (
+        "it does not do pages that no tensor map cuts into boxes; "
+        "nearest: a page size that is a multiple of 8"
+    )
+    if not fp8:
+        why = dict(choose(query("paged", "leftpad", **hopper)).refusals)[first.name]
+        assert why == (
+            "it does not do a paged key/value cache (block_table) with left-padded keys "
+            "(cache_leftpad); nearest: cache_leftpad=None"
+        )
 
 
 @pytest.mark.parametrize("kernel", dispatch.KERNELS, ids=lambda kernel: kernel.name)
@@ -204,7 +231,6 @@ def test_problem_features() -> None:
         "sink": {"sink": torch.zeros(4)},
         "bias": {"bias": torch.zeros(1, 1, 1, 1)},
         "dropout": {"dropout_p": 0.5},
-        "paged": {"block_table": lengths[None]},
         "leftpad": {"leftpad_k": lengths},
         "cache_batch_idx": {"cache_batch_idx": lengths},
         "split": {"num_splits": 2},
@@ -215,8 +241,17 @@ def test_problem_features() -> None:
     for name, fields in asks.items():
         found = dispatch.call_features(q, k, k, AttentionProblem(**extent, **fields))
         assert found == {name, "gqa"}, name
+    paged = AttentionProblem(**extent, block_table=lengths[None])
+    assert dispatch.call_features(q, k, k, paged) == {"paged", "odd_pages", "gqa"}  # of 2 rows
+    page = torch.zeros(1, 16, 2, 8)
+    assert dispatch.call_features(q, page, page, paged) == {"paged", "gqa"}
+    one = page[:, :1].expand(1, 16, 2, 8)
+    assert dispatch.call_features(q, page, one, paged) == {"paged", "odd_pages", "gqa"}
+    rows = AttentionProblem(**extent, leftpad_k=lengths)
+    assert dispatch.call_features(q, page, one, rows) == {"leftpad", "odd_pages", "gqa"}
     # "dbias" depends on what is differentiated: execute.make_query adds it.
-    assert set(asks) | {"gqa", "fp8", "fp8_kv", "dbias"} == set(dispatch.FEATURES)
+    rest = {"gqa", "paged", "odd_pages", "fp8", "fp8_kv", "dbias"}
+    assert set(asks) | rest == set(dispatch.FEATURES)
     fp8, problem = torch.float8_e4m3fn, AttentionProblem(**extent)
     assert dispatch.call_features(q.half(), k.to(fp8), k.to(fp8), problem) == {"fp8_kv", "gqa"}
     assert dispatch.call_features(q.to(fp8), k.to(fp8), k.to(fp8), problem) == {"fp8", "gqa"}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "host/check.h"
+#include "sm90/fwd_tiles.h"
 #include "sm90/tensors.h"
 
 namespace limelight {
@@ -8,7 +9,47 @@ namespace {
 
 constexpr auto kUnsupported = Status::Code::kUnsupported;
 
+// K and V named by numbers in device memory: rows or pages of a cache.
+Status check_cache(const AttentionParams& p) {
+    const bool paged = p.block_table != nullptr;
+    if (!paged && p.cache_batch_idx == nullptr && p.leftpad_k == nullptr) {
+        return {};
+    }
+    if (p.leftpad_k != nullptr && (paged || p.bias != nullptr)) {
+        return Status::error(kUnsupported,
+                             "leftpad_k: the sm90 forward kernels do not compute it with %s",
+                             paged ? "block_table" : "bias");
+    }
+    if (p.cache_batch_idx != nullptr && (paged || p.cu_seqlens_k != nullptr)) {
+        return Status::error(Status::Code::kInvalidArgument,
+                             "cache_batch_idx names rows of dense k and v; %s has none: leave one "
+                             "of them out",
+                             paged ? "block_table" : "cu_seqlens_k");
+    }
+    if (paged && p.page_size < 1) {
+        return Status::error(Status::Code::kInvalidArgument, "page_size is %d, allowed: 1 or more",
+                             p.page_size);
+    }
+    if (paged && p.page_size % sm90::kPageMultiple != 0) {
+        return Status::error(kUnsupported,
+                             "page_size is %d, allowed in the sm90 forward kernels: multiples of "
+                             "%d",
+                             p.page_size, sm90::kPageMultiple);
+    }
+    const int64_t rows = paged ? p.page_size : p.seqlen_k;
+    if ((paged || p.cache_batch_idx != nullptr) && p.total_rows_k < rows) {
+        return Status::error(kUnsupported,
+                             "total_rows_k is %lld: the sm90 forward kernels need to know how many "
+                             "rows all pages or batch rows of k and v have together",
+                             static_cast<long long>(p.total_rows_k));
+    }
+    return {};
+}
+
 Status check_tensors(const AttentionParams& p) {
+    if (const Status status = check_cache(p); !status.ok()) {
+        return status;
+    }
     const sm90::Tensors tensors = sm90::tensors_of(p);
     const struct {
         const char* name;
@@ -25,7 +66,9 @@ Status check_tensors(const AttentionParams& p) {
 }  // namespace
 
 Status check_sm90_forward(const AttentionParams& p) {
-    if (const Status status = check_sm80_forward(p); !status.ok()) {
+    AttentionParams plain = p;  // the sm80 kernels lack caches
+    plain.block_table = plain.cache_batch_idx = plain.leftpad_k = nullptr;
+    if (const Status status = check_sm80_forward(plain); !status.ok()) {
         return status;
     }
     if (p.dropout_p > 0.0) {
@@ -40,9 +83,7 @@ Status check_sm90_fp8_forward(const AttentionParams& p) {
         const char* name;
         bool present;
     } lacking[] = {
-        {"block_table", p.block_table != nullptr},
         {"leftpad_k", p.leftpad_k != nullptr},
-        {"cache_batch_idx", p.cache_batch_idx != nullptr},
         {"bias", p.bias != nullptr},
         {"dropout_p", p.dropout_p > 0.0},
         {"num_splits > 1", p.num_splits > 1},

@@ -70,10 +70,10 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     if (!fits_fp8.ok()) {
         return fits_fp8;
     }
-    const bool fits_sm90 = fp8 || check_sm90_forward(params).ok();
+    const Status fits_sm90 = fp8 ? Status{} : check_sm90_forward(params);
     const Status fits_sm80 = check_sm80_forward(params);
-    if (!fits_sm90 && !fits_sm80.ok()) {
-        return fits_sm80;
+    if (!fits_sm90.ok() && !fits_sm80.ok()) {
+        return params.dropout_p > 0.0 ? fits_sm80 : fits_sm90;
     }
     if (params.batch == 0 || params.seqlen_q == 0) {
         return {};
@@ -82,7 +82,7 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     if (const Status status = current_device(&device); !status.ok()) {
         return status;
     }
-    if (device.capability == 90 && fits_sm90) {
+    if (device.capability == 90 && fits_sm90.ok()) {
         return launch_sm90_forward(params, device, stream);
     }
     if (!fits_sm80.ok()) {

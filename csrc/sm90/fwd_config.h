@@ -45,6 +45,7 @@ struct FwdConfig {
     static constexpr int kBlockKV = kTile.block_kv;
     static constexpr bool kPingPong = kTile.ping_pong;
     static constexpr bool kSumColumn = kTile.sum_column;
+    static constexpr bool kLeftpad = true;  // takes leftpad_k
     static constexpr bool kOwnOutput = owns_output(kTile);
     static constexpr int kThreads = (1 + kConsumers) * kWarpgroupSize;
 

@@ -58,14 +58,6 @@ LIMELIGHT_DEVICE void prepare_fp8_scores(float (&s)[1][Config::kTilesN][4],
     }
 }
 
-// The slot of a ring for its block `count` from the start, and the phase of its barriers.
-LIMELIGHT_DEVICE uint32_t stage_of(uint32_t count) {
-    return count % kStages;
-}
-LIMELIGHT_DEVICE uint32_t phase_of(uint32_t count) {
-    return count / kStages % 2;
-}
-
 // The descriptor of a ring's slot. Opaque, as Q's: otherwise the compiler keeps those of all steps
 // in registers throughout, which then are too few.
 template <class TileLayout>
@@ -284,9 +276,9 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
 
     if (warpgroup_index() == 0) {
         give_registers_back<Config::kProducerRegisters>();
-        if (threadIdx.x == 0) {
+        if (threadIdx.x < kWarpSize) {
             load_tiles<Config>(params, smem);
-        } else if (threadIdx.x >= kWarpSize) {
+        } else {
             transpose_v<Config>(params, smem);
         }
     } else {

@@ -32,6 +32,7 @@ struct Fp8Config {
     static constexpr int kParts = kTile.parts;
     static constexpr bool kOverlap = kTile.overlap;
     static constexpr bool kPingPong = true;
+    static constexpr bool kLeftpad = false;  // serialises the GEMMs of headdim 256 (C7511)
     static constexpr int kThreads = (1 + kConsumers) * kWarpgroupSize;
     static constexpr int kTransposers = 3;  // warps of the producer warpgroup that turn V
 

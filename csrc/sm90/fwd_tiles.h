@@ -62,6 +62,9 @@ constexpr FwdTile find_fwd_tile(int headdim, int headdim_v, Scores scores,
     return FwdTile{};
 }
 
+// Pages hold whole swizzle patterns of 8 rows, whatever box a block of keys is cut into.
+constexpr int kPageMultiple = 8;
+
 constexpr int kStages = 2;                 // slots of the K ring and of the V ring
 constexpr size_t kSmemLimit = 227 * 1024;  // of one thread block on sm_90
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 
 #include "host/launch.h"
 #include "host/tensor_map.h"
@@ -77,13 +78,18 @@ Status launch_kernel(void (*kernel)(FwdKernelParams), const FwdParams& call, con
     params.num_tiles = static_cast<int32_t>(tiles);
     params.q_blocks = static_cast<int32_t>(q_blocks);
     set_schedule(&params);
-    params.clear_v_tails = call.cu_seqlens_k != nullptr || call.seqused_k != nullptr;
+    const bool paged = call.block_table != nullptr;
+    params.clear_v_tails = call.cu_seqlens_k != nullptr || call.seqused_k != nullptr || paged;
+    params.piece_rows = paged ? std::gcd(call.page_size, Config::kBlockKV) : Config::kBlockKV;
+    params.pieces = Config::kBlockKV / params.piece_rows;
+    params.page_rows = paged ? call.page_size : INT32_MAX;
+    params.by_page_rows = Divisor(params.page_rows);
     const Tensors tensors = tensors_of(call);
     for (const Status& status :
          {make_heads_view<typename Config::QTile>(tensors.q, Config::kGroupRows, plan.pack_shift,
                                                   &params.q),
-          make_view<typename Config::KTile>(tensors.k, Config::kBlockKV, &params.k),
-          make_view<typename Config::VTile>(tensors.v, Config::kBlockKV, &params.v),
+          make_view<typename Config::KTile>(tensors.k, params.piece_rows, &params.k),
+          make_view<typename Config::VTile>(tensors.v, params.piece_rows, &params.v),
           make_heads_view<typename Config::OTile>(tensors.out, Config::kGroupRows, plan.pack_shift,
                                                   &params.out)}) {
         if (!status.ok()) {

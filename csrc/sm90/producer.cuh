@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The producer warpgroup: one thread issues all TMA loads, one warp clears the tails of V.
+// The producer warpgroup: one warp issues all TMA loads, another one clears the tails of V.
 #pragma once
 
 #include "arch/mbarrier.cuh"
@@ -7,6 +7,14 @@
 #include "sm90/schedule.cuh"
 
 namespace limelight::sm90 {
+
+// The slot of a ring for its block `count` from the start, and the phase of its barriers.
+LIMELIGHT_DEVICE uint32_t stage_of(uint32_t count) {
+    return count % kStages;
+}
+LIMELIGHT_DEVICE uint32_t phase_of(uint32_t count) {
+    return count / kStages % 2;
+}
 
 // The next rows of a tensor into a shared tile or a part of its rows (kPanelBytes apart).
 template <class TileLayout>
@@ -34,14 +42,77 @@ LIMELIGHT_DEVICE void load_q(void* smem, const FwdKernelParams& params, const Wo
     }
 }
 
-// One thread. K runs one block ahead of V, in the order in which the consumers need them:
+// Loads blocks of K and V of one work item by one warp: with pages lane i loads piece i of a block,
+// otherwise lane 0 all of it. Registers are few here: 32 for everything.
+template <class Config>
+struct KvLoader {
+    static constexpr int kNoPage = -1;
+    int head_kv;
+    int batch;             // coordinate, without pages
+    int first;             // with pages: the first key that a row of the tile sees; else its row
+    int end_key;           // with pages: of those keys
+    const int32_t* pages;  // of the sequence
+
+    LIMELIGHT_DEVICE KvLoader(const FwdKernelParams& params, const Work<Config>& work)
+        : head_kv(params.by_heads_per_kv.quotient(work.tile.head)),
+          batch(static_cast<int>(work.sequence.k_batch)),
+          first(paged(params) ? work.first_key(params) : static_cast<int>(work.sequence.k_row)),
+          end_key(work.end_key(params)),
+          pages(params.call.block_table + work.tile.batch * params.call.block_table_stride) {}
+
+    LIMELIGHT_DEVICE static bool paged(const FwdKernelParams& params) {
+        return params.call.block_table != nullptr;
+    }
+    LIMELIGHT_DEVICE static int lane() { return threadIdx.x % kWarpSize; }
+    LIMELIGHT_DEVICE static int first_of_piece(const FwdKernelParams& params, int block) {
+        return block * Config::kBlockKV + lane() * params.piece_rows;
+    }
+
+    // The batch coordinate of the lane's piece. Asked for before the wait for its slot, which hides
+    // the table's latency. An entry is read only for a piece with keys that a row sees: the pages
+    // of others may be gone.
+    LIMELIGHT_DEVICE int page_of(const FwdKernelParams& params, int block) const {
+        if (!paged(params)) {
+            return batch;
+        }
+        const int key = first_of_piece(params, block);
+        const bool seen =
+            lane() < params.pieces && key < end_key && key + params.piece_rows > first;
+        return seen ? pages[params.by_page_rows.quotient(key)] : kNoPage;
+    }
+
+    // Rows from page_rows on are outside of the tensor map: TMA writes zeros.
+    template <class TileLayout>
+    LIMELIGHT_DEVICE void load(const FwdKernelParams& params, void* smem, const TensorView& view,
+                               int block, int page, uint64_t& barrier) const {
+        if (lane() == 0) {
+            mbarrier_arrive_expect_tx(barrier, TileLayout::kBytes);
+        }
+        if (lane() < params.pieces) {
+            const int key = first_of_piece(params, block);
+            const int inside = key - params.by_page_rows.quotient(key) * params.page_rows;
+            const int row = page < 0 ? params.page_rows : inside + (paged(params) ? 0 : first);
+            load_panels<TileLayout>(
+                static_cast<char*>(smem) + lane() * params.piece_rows * TileLayout::kRowBytes, view,
+                row, head_kv, page, barrier);
+        }
+        __syncwarp();
+    }
+};
+
+// Warp 0. K runs one block ahead of V, in the order in which the consumers need them:
 //   K[n] Q | K[n-1] V[n] | ... | K[0] V[1] | V[0]
 template <class Config>
 LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config::Smem& smem) {
     using QTile = typename Config::QTile;
     using KTile = typename Config::KTile;
     using VTile = typename Config::VTile;
-    Ring<kStages> k_slot, v_slot;
+    if (threadIdx.x == 0) {
+        prefetch_tensor_map(params.q.map);
+        prefetch_tensor_map(params.k.map);
+        prefetch_tensor_map(params.v.map);
+    }
+    uint32_t blocks_before = 0;  // of K, and of V at the end of a tile
     uint32_t q_phase = 0;
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
@@ -52,40 +123,41 @@ LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config:
         if (!work.loads()) {
             continue;
         }
-        const int head_kv = params.by_heads_per_kv.quotient(work.tile.head);
-        const int k_row = static_cast<int>(work.sequence.k_row);
+        const KvLoader<Config> loader(params, work);
         const auto load_k = [&](int block) {
-            mbarrier_wait(smem.k_empty[k_slot.stage], k_slot.phase ^ 1);
-            uint64_t& full = smem.k_full[k_slot.stage];
-            mbarrier_arrive_expect_tx(full, KTile::kBytes);
-            load_panels<KTile>(smem.k[k_slot.stage], params.k, k_row + block * Config::kBlockKV,
-                               head_kv, work.sequence.k_batch, full);
-            k_slot.advance();
+            const int page = loader.page_of(params, block);
+            const uint32_t stage = stage_of(blocks_before);
+            mbarrier_wait(smem.k_empty[stage], phase_of(blocks_before) ^ 1);
+            loader.template load<KTile>(params, smem.k[stage], params.k, block, page,
+                                        smem.k_full[stage]);
+            ++blocks_before;
         };
-        const auto load_v = [&](int block) {
-            mbarrier_wait(smem.v_empty[v_slot.stage], v_slot.phase ^ 1);
-            uint64_t& full = Config::v_arrival(smem, v_slot.stage, work.has_tail(params, block));
-            mbarrier_arrive_expect_tx(full, VTile::kBytes);
-            load_panels<VTile>(smem.v[v_slot.stage], params.v, k_row + block * Config::kBlockKV,
-                               head_kv, work.sequence.k_batch, full);
-            v_slot.advance();
+        const auto load_v = [&](int block, uint32_t before) {
+            const int page = loader.page_of(params, block);
+            const uint32_t stage = stage_of(before);
+            mbarrier_wait(smem.v_empty[stage], phase_of(before) ^ 1);
+            loader.template load<VTile>(
+                params, smem.v[stage], params.v, block, page,
+                Config::v_arrival(smem, stage, work.has_tail(params, block)));
         };
         load_k(work.blocks.end - 1);
 #pragma unroll 1
         for (int group = 0; group < Config::kConsumers; ++group) {
             mbarrier_wait(smem.q_empty[group], q_phase ^ 1);
-            mbarrier_arrive_expect_tx(smem.q_full[group], QTile::kBytes / Config::kConsumers);
-            const int first = group * Config::kGroupRows;
-            load_q<Config>(smem.q + first * QTile::kPanel, params, work, work.q_begin + first,
-                           smem.q_full[group]);
+            if (threadIdx.x == 0) {
+                mbarrier_arrive_expect_tx(smem.q_full[group], QTile::kBytes / Config::kConsumers);
+                const int first = group * Config::kGroupRows;
+                load_q<Config>(smem.q + first * QTile::kPanel, params, work, work.q_begin + first,
+                               smem.q_full[group]);
+            }
         }
         q_phase ^= 1;
 #pragma unroll 1
         for (int block = work.blocks.end - 1; block > work.blocks.begin; --block) {
             load_k(block - 1);
-            load_v(block);
+            load_v(block, blocks_before - 2);
         }
-        load_v(work.blocks.begin);
+        load_v(work.blocks.begin, blocks_before - 1);
     }
 }
 
@@ -134,12 +206,7 @@ template <class Config>
 LIMELIGHT_DEVICE void produce(const FwdKernelParams& params, typename Config::Smem& smem) {
     const int warp = threadIdx.x / kWarpSize;
     if (warp == 0) {
-        if (threadIdx.x == 0) {
-            prefetch_tensor_map(params.q.map);
-            prefetch_tensor_map(params.k.map);
-            prefetch_tensor_map(params.v.map);
-            load_tiles<Config>(params, smem);
-        }
+        load_tiles<Config>(params, smem);
     } else if (warp == 1 && params.clear_v_tails) {
         clear_v_tails<Config>(params, smem);
     }

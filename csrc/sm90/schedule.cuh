@@ -70,6 +70,27 @@ LIMELIGHT_DEVICE Tile tile_at(const FwdKernelParams& params, int index) {
     return tile;
 }
 
+// One sequence of the call. Keys before leftpad are left out as if the sequence began behind them.
+template <class Config>
+LIMELIGHT_DEVICE Sequence cached_sequence_of(const FwdParams& call, int batch) {
+    Sequence s = sequence_of(call, batch);
+    if (call.block_table != nullptr) {
+        s.k_row = 0;
+        s.k_batch = batch;
+    }
+    if (call.cache_batch_idx != nullptr) {
+        s.k_batch = call.cache_batch_idx[batch];
+    }
+    if constexpr (Config::kLeftpad) {
+        if (call.leftpad_k != nullptr) {
+            const int leftpad = max(call.leftpad_k[batch], 0);
+            s.k_row += leftpad;
+            s.seqlen_k -= leftpad;
+        }
+    }
+    return s;
+}
+
 // One tile and what it visits. Its rows are counted within the sequence and its group of heads: a
 // row of q has 2^shift of them, one for each head.
 template <class Config>
@@ -82,7 +103,7 @@ struct Work {
 
     LIMELIGHT_DEVICE Work(const FwdKernelParams& params, int index)
         : tile(tile_at<Config::kBlockQ>(params, index)),
-          sequence(sequence_of(params.call, tile.batch)),
+          sequence(cached_sequence_of<Config>(params.call, tile.batch)),
           q_begin(tile.q_block * Config::kBlockQ),
           first_token(q_begin >> params.pack_shift),
           blocks(Mask(params.call, sequence), first_token,
@@ -113,6 +134,15 @@ struct Work {
 
     LIMELIGHT_DEVICE bool exists() const { return first_token < sequence.q_extent; }
     LIMELIGHT_DEVICE bool loads() const { return exists() && blocks.begin < blocks.end; }
+
+    // Some row of the tile sees keys [first_key, end_key); none sees others.
+    LIMELIGHT_DEVICE int first_key(const FwdKernelParams& params) const {
+        return Mask(params.call, sequence).first_column(first_token);
+    }
+    LIMELIGHT_DEVICE int end_key(const FwdKernelParams& params) const {
+        const int end = min(token(params, q_begin + Config::kBlockQ), sequence.seqlen_q);
+        return Mask(params.call, sequence).end_column(end - 1);
+    }
 
     // Whether the block's V reaches past the sequence into memory of others; only the last can.
     LIMELIGHT_DEVICE bool has_tail(const FwdKernelParams& params, int block) const {

@@ -29,9 +29,11 @@ __all__ = [
     "Refusal",
     "call_features",
     "choose",
+    "odd_pages",
     "support_matrix",
 ]
 OPS = ("forward", "backward")
+PAGE_MULTIPLE = 8  # rows of a page that tensor maps cut into whole swizzle patterns
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,16 @@ class Choice(NamedTuple):
         return "; ".join(f"{kernel}: {reason}" for kernel, reason in self.refusals)
 
 
+def odd_pages(k: Tensor, v: Tensor, *, paged: bool) -> bool:
+    """Whether a tensor map holds no pages of k and v, or not the rows of a cache without pages."""
+    expanded = k.shape[1] > 1 and not (k.stride(1) and v.stride(1))
+    return expanded or (paged and k.shape[1] % PAGE_MULTIPLE != 0)
+
+
 def call_features(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) -> frozenset[str]:
     """The features that a call uses, by name."""
     p = problem
+    in_cache = not (p.block_table is None and p.leftpad_k is None and p.cache_batch_idx is None)
     used = {
         "causal": p.causal,
         "window": p.window_left >= 0 or (p.window_right >= 0 and not p.causal),
@@ -96,6 +105,7 @@ def call_features(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) ->
         "bias": p.bias is not None,
         "dropout": p.dropout_p > 0,
         "paged": p.block_table is not None,
+        "odd_pages": in_cache and odd_pages(k, v, paged=p.block_table is not None),
         "leftpad": p.leftpad_k is not None,
         "cache_batch_idx": p.cache_batch_idx is not None,
         "split": p.num_splits > 1,
@@ -127,6 +137,12 @@ def _refusal(
         return "; ".join(
             f"it does not do {FEATURES[name][0]}; nearest: {FEATURES[name][1]}" for name in missing
         )
+    for one, other in kernel.apart:
+        if {one, other} <= query.features:
+            return (
+                f"it does not do {FEATURES[one][0]} with {FEATURES[other][0]}; "
+                f"nearest: {FEATURES[other][1]}"
+            )
     if query.dtype not in kernel.dtypes:
         return f"dtype is {query.dtype}; nearest: {' or '.join(kernel.dtypes)}"
     if kernel.shared_kv and query.headdim < SHARED_KV_FROM:

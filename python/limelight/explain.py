@@ -131,9 +131,10 @@ def explain(
     Either of a call: q, k, v and the arguments that the attention function would get (dropout_p,
     window_size, block_table, ...). Or of a description: dtype, headdim, headdim_v, heads_q,
     heads_kv, shared_kv (v is k[..., :headdim_v]) and features by name (causal, window, varlen,
-    seqused, softcap, alibi, sink, bias, dbias, dropout, paged, leftpad, cache_batch_idx, split,
-    tree, fp8_kv, fp8, deterministic, batch_invariant) with a true value. max_seqlen_q tells how
-    many tokens a sequence has where q does not: few rows for each key are the decode kernels'.
+    seqused, softcap, alibi, sink, bias, dbias, dropout, paged, odd_pages, leftpad,
+    cache_batch_idx, split, tree, fp8_kv, fp8, deterministic, batch_invariant) with a true value.
+    max_seqlen_q tells how many tokens a sequence has where q does not: few rows for each key are
+    the decode kernels'.
     device: a torch device, "sm_90", (9, 0), or None for q's, else this machine's. op: forward or
     backward. A capability is answered from the kernel table, a device from this build.
     """
@@ -151,6 +152,9 @@ def explain(
         seqlen_q = q.shape[1] if seqlen_q is None and q.dim() == 4 else seqlen_q
         if k.element_size() == 1:
             used.add("fp8" if q.element_size() == 1 else "fp8_kv")
+        cached = used & {"paged", "leftpad", "cache_batch_idx"}
+        if cached and dispatch.odd_pages(k, v, paged="paged" in used):
+            used.add("odd_pages")
     if heads_kv is not None and heads_kv != heads_q:
         used.add("gqa")
     query = dispatch.Query(

@@ -19,6 +19,10 @@ FEATURES: dict[str, tuple[str, str]] = {
     "dbias": ("the gradient of a bias", "a bias that requires no gradient"),
     "dropout": ("dropout", "dropout_p=0.0"),
     "paged": ("a paged key/value cache (block_table)", "dense or cu_seqlens keys and values"),
+    "odd_pages": (
+        "pages that no tensor map cuts into boxes",
+        "a page size that is a multiple of 8",
+    ),
     "leftpad": ("left-padded keys (cache_leftpad)", "cache_leftpad=None"),
     "cache_batch_idx": ("cache_batch_idx", "k_cache[cache_batch_idx]"),
     "split": ("num_splits > 1 (a hint, never a different result)", "num_splits=0 or 1"),
@@ -48,6 +52,7 @@ class Kernel:
     max_capability: tuple[int, int] | None = None  # the last that has the kernel's instructions
     shared_kv: bool = False  # v is the first columns of k, for what the other tiles do not hold
     max_headdim_v: int | None = None  # None: the last tile
+    apart: tuple[tuple[str, str], ...] = ()  # features that it computes, but not together
 
     def tile(self, headdim: int, headdim_v: int) -> int | None:
         """The headdim tile that the call runs in, or None where it fits no tile."""
@@ -85,6 +90,7 @@ _DECODE_FEATURES = frozenset(
         "alibi",
         "sink",
         "paged",
+        "odd_pages",
         "leftpad",
         "cache_batch_idx",
         "split",
@@ -94,7 +100,7 @@ _DECODE_FEATURES = frozenset(
         "batch_invariant",
     )
 )
-_SM90_FEATURES = _SM80_FEATURES - {"dropout"}
+_SM90_FEATURES = _SM80_FEATURES - {"dropout"} | {"paged", "leftpad", "cache_batch_idx"}
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         name="sm90_fwd",
@@ -105,6 +111,7 @@ KERNELS: tuple[Kernel, ...] = (
         dtypes=("float16", "bfloat16"),
         headdim_tiles=(64, 96, 128, 192, 256),
         features=_SM90_FEATURES,
+        apart=(("paged", "leftpad"), ("bias", "leftpad")),
     ),
     Kernel(
         name="sm90_fwd_fp8",
@@ -114,7 +121,7 @@ KERNELS: tuple[Kernel, ...] = (
         max_capability=(9, 0),
         dtypes=("float8_e4m3fn",),
         headdim_tiles=(64, 128, 192, 256),
-        features=_SM90_FEATURES - {"bias"} | {"fp8"},
+        features=_SM90_FEATURES - {"bias", "leftpad"} | {"fp8"},
     ),
     Kernel(
         name="sm80_fwd",

@@ -72,7 +72,8 @@ struct AttentionParams {
     TensorStrides out_strides{};
     int64_t total_rows_q = 0;  ///< varlen: rows that q and out hold; 0 (unknown) rules out kernels
                                ///< that copy by tensor map
-    int64_t total_rows_k = 0;  ///< varlen, paged: rows (of all pages) that k and v hold, likewise
+    int64_t total_rows_k = 0;  ///< varlen, paged, cache_batch_idx: rows (of all pages, of all batch
+                               ///< rows) that k and v hold, likewise
 
     float* lse = nullptr;  ///< [batch, heads_q, seqlen_q] or [heads_q, total_q]
     int64_t lse_batch_stride = 0;

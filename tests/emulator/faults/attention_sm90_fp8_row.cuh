@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
     p.scale_log2 = 0.125f * 1.4426950408889634f;
     p.window_behind = p.window_ahead = kMaxSeqlen;
     const Status status =
-        sm90::launch_kernel<Config>(sm90::sm90_attention_fwd_fp8<Config>, p, 1, nullptr);
+        sm90::launch_kernel<Config>(sm90::sm90_attention_fwd_fp8<Config>, p, {1, 0}, nullptr);
     if (!status.ok()) {
         std::puts(status.message());
         return 1;
