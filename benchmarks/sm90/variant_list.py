@@ -73,6 +73,7 @@ GROUPS = (
         "ping_pong=false",
         *each("block_kv", (64, 80), "consumers=3"),
         "block_kv=80 kStages=3",
+        "sum_column=true",
         "edit=row_sum_mma",
         "block_kv=176 edit=row_sum_mma",
         *each("kSectionBytes", ("8<<20", "64<<20")),

@@ -70,22 +70,14 @@ LIMELIGHT_DEVICE void issue_scores(float (&s)[1][Config::kTilesN][4], uint64_t q
     }
 }
 
-// Moves V's descriptor on by `bytes`. The columns of ones are one k16 step that all steps share:
-// their distance, the leading offset, shrinks by as much.
-template <class Config>
-LIMELIGHT_DEVICE uint64_t advance_v(uint64_t v, uint32_t bytes) {
-    const uint64_t units = bytes / 16;
-    return v + units - (Config::kSumColumn ? units << 16 : 0);
-}
-
-// Issues O += P V.
+// Issues O += P V; with the column of ones beside V, the last eight columns of O are sums of P.
 template <class Config>
 LIMELIGHT_DEVICE void issue_output(float (&o)[1][Config::kTilesO][4],
                                    const uint32_t (&p)[1][Config::kTilesN / 2][4], uint64_t v) {
 #pragma unroll
     for (int step = 0; step < Config::kBlockKV / 16; ++step) {
         Wgmma<8 * Config::kTilesO, typename Config::Element>::rs(
-            flat(o), p[0][step], advance_v<Config>(v, step * 16 * Config::VTile::kRowBytes), true);
+            flat(o), p[0][step], v + step * 16 * Config::VTile::kRowBytes / 16, true);
     }
 }
 

@@ -51,9 +51,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
     const uint64_t q =
         wgmma_descriptor<QTile::kRowBytes>(smem_address(smem.q + group_row * QTile::kPanel), 0);
     const uint64_t k = wgmma_descriptor<KTile::kRowBytes>(smem_address(smem.k), 0);
-    const uint32_t v_smem = smem_address(smem.v);
-    const uint64_t v = wgmma_descriptor<VTile::kRowBytes>(
-        v_smem, Config::kSumColumn ? smem_address(smem.ones) - v_smem : VTile::kPanelBytes);
+    const uint64_t v = wgmma_descriptor<VTile::kRowBytes>(smem_address(smem.v), VTile::kPanelBytes);
     char* const out_tile = reinterpret_cast<char*>(Config::kOwnOutput ? smem.out : smem.q) +
                            group_row * OTile::kRowBytes;
 
@@ -106,7 +104,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
             wgmma_commit();
             mbarrier_wait(smem.v_full[v_slot.stage], v_slot.phase);
             wgmma_fence();
-            issue_output<Config>(o, p, advance_v<Config>(v, v_slot.stage * VTile::kBytes));
+            issue_output<Config>(o, p, v + v_slot.stage * sizeof(smem.v[0]) / 16);
             wgmma_commit();
             turns.pass();
 
@@ -135,7 +133,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
         wgmma_hold(flat(o));
         wgmma_hold(reinterpret_cast<uint32_t (&)[Config::kTilesN * 2]>(p));
         wgmma_fence();
-        issue_output<Config>(o, p, advance_v<Config>(v, v_slot.stage * VTile::kBytes));
+        issue_output<Config>(o, p, v + v_slot.stage * sizeof(smem.v[0]) / 16);
         wgmma_commit();
         float sink[Softmax::kRows];
         load_sinks<Config>(sink, params, work, warp_row);
@@ -171,6 +169,20 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
     }
 }
 
+// All threads, once, before a __syncthreads: the panel of ones beside each slot of V.
+template <class Config>
+LIMELIGHT_DEVICE void write_columns_of_ones(typename Config::Smem& smem) {
+    const uint32_t pair = pack2(1.0f, 1.0f, typename Config::Element{});
+    for (int stage = 0; stage < kStages; ++stage) {
+        auto* const ones = smem.v[stage] + Config::VTile::kElements;
+#pragma unroll 1
+        for (int i = threadIdx.x * 8; i < Config::kOnesElements; i += Config::kThreads * 8) {
+            *reinterpret_cast<uint4*>(ones + i) = make_uint4(pair, pair, pair, pair);
+        }
+    }
+    fence_async_proxy();
+}
+
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
     sm90_attention_fwd(const __grid_constant__ FwdKernelParams params) {
@@ -193,10 +205,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
         fence_mbarrier_init();
     }
     if constexpr (Config::kSumColumn) {
-        for (int i = threadIdx.x; i < Config::Smem::kOnes; i += blockDim.x) {
-            smem.ones[i] = static_cast<typename Config::Element>(1.0f);
-        }
-        fence_async_proxy();
+        write_columns_of_ones<Config>(smem);
     }
     __syncthreads();
 

@@ -64,17 +64,18 @@ struct FwdConfig {
     using VTile = PanelTile<kBlockKV, kHeadDimV>;
     using OTile = PanelTile<kBlockQ, kHeadDimV>;
 
+    // A tile of V and, for the sums of P, one more panel of which the GEMM reads eight columns:
+    // ones from the start of the kernel to its end.
+    static constexpr int kOnesElements = kSumColumn ? kBlockKV * VTile::kPanel : 0;
+    static constexpr int kVSlotElements = VTile::kElements + kOnesElements;
+
     struct Smem {
         static constexpr int kQElements =
             kOwnOutput || QTile::kElements > OTile::kElements ? QTile::kElements : OTile::kElements;
         alignas(1024) Element q[kQElements];  // O as well where it has no place of its own
         alignas(1024) Element k[kStages][KTile::kElements];
-        alignas(1024) Element v[kStages][VTile::kElements];
+        alignas(1024) Element v[kStages][kVSlotElements];
         alignas(kOwnOutput ? 1024 : 16) Element out[kOwnOutput ? OTile::kElements : 8];
-        // The columns of ones beyond V's, for one k16 step; after v, as a descriptor's offsets are
-        // not negative.
-        static constexpr int kOnes = kSumColumn ? 16 * 64 : 8;
-        alignas(kSumColumn ? 1024 : 16) Element ones[kOnes];
         // Each barrier in pairs: full when the tile has landed, empty when its readers are done.
         uint64_t q_full[kConsumers];
         uint64_t q_empty[kConsumers];
@@ -92,8 +93,7 @@ struct FwdConfig {
 
     static_assert(kTile.headdim == kHeadDim, "every instantiation has a row in kFwdTiles");
     static_assert(kBlockKV % 16 == 0 && kBlockKV <= 256, "whole k16 steps, one TMA box");
-    static_assert(!kSumColumn || (VTile::kPanels == 1 && VTile::kPanel == 64),
-                  "the column of ones is the second panel of V");
+    static_assert(kOnesElements * sizeof(Element) * kStages == ones_bytes(kTile));
     static_assert(kOwnOutput || QTile::kPanel == OTile::kPanel);
     static_assert(QTile::kBytes % 1024 == 0 && KTile::kBytes % 1024 == 0 &&
                       VTile::kBytes % 1024 == 0,

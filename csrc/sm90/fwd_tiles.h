@@ -77,8 +77,10 @@ constexpr size_t smem_bytes_shared(const FwdTile& tile) {
 
 constexpr size_t kBarrierBytes = 1024;
 
+// A panel of ones beside each slot of V.
 constexpr size_t ones_bytes(const FwdTile& tile) {
-    return tile.sum_column ? 16 * 128 : 0;
+    const int panel = tile.headdim_v % 64 == 0 ? 64 : 32;
+    return tile.sum_column ? size_t{2} * kStages * tile.block_kv * panel : 0;
 }
 
 // O has its own memory where that fits: the next Q then arrives while O is stored.
