@@ -138,6 +138,19 @@ def test_explain_takes_a_calls_arguments() -> None:
     assert "fp8_kv" in limelight.explain(q, fp8, fp8).query.features
 
 
+def test_explain_looks_at_pages() -> None:
+    q, table = torch.zeros(1, 200, 4, 64).half(), torch.zeros(1, 9, dtype=torch.int32)
+    for page_size, backend in ((16, "sm90_fwd"), (8, "sm90_fwd"), (12, "sm80_decode")):
+        pages = torch.zeros(5, page_size, 2, 64).half()
+        told = limelight.explain(q, pages, pages, device="sm_90", block_table=table)
+        assert told.backend == backend
+        assert ("odd_pages" in told.query.features) == (backend != "sm90_fwd")
+    assert "nearest: a page size that is a multiple of 8" in str(told)
+    assert limelight.explain(device="sm_90", paged=True, max_seqlen_q=200).backend == "sm90_fwd"
+    told = limelight.explain(device="sm_90", paged=True, odd_pages=True, max_seqlen_q=200)
+    assert told.backend == "sm80_decode"
+
+
 def test_backends_tell_why(on_device: pytest.MonkeyPatch) -> None:
     found = limelight.backends()
     assert found["torch"] == {"available": True, "reason": ""}

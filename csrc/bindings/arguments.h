@@ -24,5 +24,6 @@ const float* descale(const pybind11::handle& object, const char* name,
 
 void fill_alibi(AttentionParams& params, const pybind11::handle& object);
 void fill_sink(AttentionParams& params, const pybind11::handle& object);
+void fill_dropout(AttentionParams& params, const pybind11::handle& object, double dropout_p);
 
 }  // namespace limelight::bindings

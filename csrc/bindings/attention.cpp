@@ -36,16 +36,6 @@ void fill_bias(AttentionParams& params, const py::handle& object) {
     }
 }
 
-void fill_dropout(AttentionParams& params, const py::handle& object, double dropout_p) {
-    params.dropout_p = dropout_p;
-    if (const auto state = optional_view(object, "rng_state")) {
-        require(*state, "rng_state", ScalarType::kInt64, 1);
-        expect(state->shape[0] == 2 && state->stride[0] == 1, "rng_state",
-               "must be contiguous and hold a seed and an offset");
-        params.rng_state = static_cast<const uint64_t*>(state->data);
-    }
-}
-
 // The arguments that forward and backward share, in the order of the Python functions.
 struct Call {
     const py::object& q;
