@@ -84,6 +84,7 @@ GROUPS = (
         *each("block_kv", (128, 144, 176)),
         "ping_pong=false",
         "block_kv=176 ping_pong=false",
+        *each("block_kv", (128, 144), "sum_column=true"),
         "edit=row_sum_mma",
         "block_kv=176 edit=row_sum_mma",
     ),
