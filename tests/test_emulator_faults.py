@@ -79,6 +79,30 @@ FAULT_TABLE = [
     Fault("last_block", RACE, ("data race on global memory", "last_block.cu:")),
     Fault("divergent", "cudaErrorIllegalInstruction", ("divergent", "0x0000ffff", "ldmatrix")),
     Fault("lanes", RACE, ("two threads of one warp write different values",)),
+    *(
+        Fault(
+            "lane_order",
+            RACE,
+            (
+                "between lanes of a warp",
+                f"earlier {earlier}: block",
+                "__syncwarp",
+                "lane_order.cu:",
+            ),
+            planted=planted,
+        )
+        for planted, earlier in enumerate(["write"] * 4 + ["read"] + ["write"] * 3, 1)
+    ),
+    *(
+        Fault(
+            "elected_lane",
+            RACE,
+            ("data race on", f"earlier {earlier}: block", "without __syncwarp", "elected_lane.cu:"),
+            "sm_90a",
+            planted,
+        )
+        for planted, earlier in enumerate(["read", "write", "write", "read", "write"], 1)
+    ),
     Fault(
         "proxy_fence", RACE, ("missing fence.proxy.async", "cp.async.bulk", "st.shared"), "sm_90a"
     ),

@@ -13,8 +13,8 @@ import pytest
 CSRC = emulator.ROOT / "csrc"
 DRIVER = emulator.EMULATOR / "faults" / "flat_gemm.cuh"
 SCHEDULES = [("fair", 0), ("late", 0), ("random", 1)]
-# Statements that synchronise; in schedule.cuh those of sum_pieces, not what they are made of. Lanes
-# of one warp are one thread to the emulator's race check: __syncwarp in epilogue.cuh is not listed.
+# Statements that synchronise; in schedule.cuh those of sum_pieces, not what they are made of. Not
+# listed: __syncwarp in epilogue.cuh, of which one matters only to warps that turn two tiles of y.
 SYNCHRONISATION = {
     "flat.cuh": re.compile(r"\s*(cp_async_wait<.*>\(\)|__syncthreads\(\));"),
     "gemv.cuh": re.compile(r"\s*__syncthreads\(\);"),

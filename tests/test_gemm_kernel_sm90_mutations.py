@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every wait and release of the Hopper flat GEMM is needed: each removal alone is caught.
 
-Left out: wgmma_fence, whose register accesses the emulator does not delay, and __syncwarp, since it
-does not tell the lanes of a warp apart.
+Left out: wgmma_fence, whose register accesses the emulator does not delay, and the __syncwarp that
+frees a slot: only wgmma read it, and wgmma_wait has ended that for all lanes of the warp.
 """
 
 from __future__ import annotations

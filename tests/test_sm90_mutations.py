@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every wait, fence and release of the real Hopper forward kernels is needed.
 
-Left out on purpose: wgmma_fence (orders register accesses, which the emulator does not delay),
-__syncwarp (it does not tell the lanes of a warp apart) and the consumers' turns (order without
-need, for speed).
+Left out on purpose: wgmma_fence (orders register accesses, which the emulator does not delay), the
+consumers' turns (order without need, for speed) and each __syncwarp but those after which one lane
+hands over what the warp wrote: the others bring lanes together, free slots that only wgmma read
+(over for all lanes with wgmma_wait), or belong to outputs that the drivers do not make.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ def statements(kernel: str) -> list[tuple[Path, int]]:
     for name in KERNELS[kernel]:
         source = CSRC / "sm90" / name
         lines = source.read_text().splitlines()
-        found += [(source, i) for i, line in enumerate(lines) if SYNCHRONISATION.match(line)]
+        found += [
+            (source, i)
+            for i, line in enumerate(lines)
+            if SYNCHRONISATION.match(line)
+            or (line.strip(), lines[i - 1].strip()) == ("__syncwarp();", "fence_async_proxy();")
+        ]
     return found
 
 

@@ -146,14 +146,16 @@ ClusterRaces::ClusterRaces(const LaunchInfo& launch, GlobalShadow& global,
                            uint64_t shared_bytes)
     : launch_(launch), global_(global), warps_per_cta_(warps_per_cta) {
     const size_t ranks = ctas.size();
-    state_ = std::make_unique<State>(global, global.enroll(std::move(ctas)), warps_per_cta);
+    const uint32_t warps = static_cast<uint32_t>(ranks) * warps_per_cta;
+    state_ = std::make_unique<State>(global, global.enroll(std::move(ctas)), warps_per_cta, warps);
     State& s = *state_;
-    s.agents_made = static_cast<uint32_t>(ranks) * warps_per_cta;
-    s.agents.resize(s.agents_made);
-    for (uint32_t i = 0; i < s.agents_made; ++i) {
+    s.agents_made = 2 * warps;  // a warp's single lanes have a place in the clocks of their own
+    s.agents.resize(warps);
+    for (uint32_t i = 0; i < warps; ++i) {
         s.agents[i].clocks.c.local.reserve(2 * s.agents_made + 64);
         s.agents[i].clocks.c.local.assign(s.agents_made, 0);
     }
+    s.lanes = std::make_unique<WarpLanes>(warps, ranks, shared_bytes, kRankShift);
     s.cells.resize(ranks);
     for (auto& cells : s.cells) {
         cells.resize(shared_bytes / 4 + 8);
@@ -165,15 +167,31 @@ ClusterRaces::~ClusterRaces() = default;
 // --- accesses
 
 template <class Address>
+void ClusterRaces::check_lane_order(const View& v, const Address* address, uint32_t mask,
+                                    uint32_t bytes) const {
+    WarpLanes::Clash c;
+    WarpLanes& lanes = *state_->lanes;
+    const bool bad = v.self.op == Op::Read
+                         ? lanes.read(v.self.agent, v.self.pc, address, mask, bytes, &c)
+                         : lanes.write(v.self.agent, v.self.pc, address, mask, bytes, &c);
+    if (bad) {
+        throw lane_order_clash(v, c);
+    }
+}
+
+template <class Address>
 void ClusterRaces::shared_access(const Access& access, const Address* address, uint32_t mask,
                                  uint32_t bytes, const void* values) {
     if (mask == 0) {
         return;
     }
-    View v = state_->view(access);
+    View v = state_->view(access, mask);
     note_footprint(v.self, address, mask, bytes);
     if (values != nullptr && access.op == Op::Write) {
         check_lanes(v, address, mask, bytes, static_cast<const uint8_t*>(values), true);
+    }
+    if (access.scope == Scope::None && access.op != Op::Atomic) {
+        check_lane_order(v, address, mask, bytes);
     }
     const uint32_t id =
         state_->record(state_->shared_engine, state_->agents[access.agent].shared_records, v);
@@ -195,7 +213,7 @@ void ClusterRaces::global(const Access& access, const uint64_t* address, uint32_
     if (mask == 0) {
         return;
     }
-    View v = state_->view(access);
+    View v = state_->view(access, mask);
     note_footprint(v.self, address, mask, bytes);
     if (values != nullptr && access.op == Op::Write) {
         check_lanes(v, address, mask, bytes, static_cast<const uint8_t*>(values), false);

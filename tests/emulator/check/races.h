@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "check/clock.h"
+#include "check/lanes.h"
 #include "check/report.h"
 #include "check/shadow.h"
 
@@ -48,7 +49,7 @@ struct AsyncOp {
     Channel* channel = nullptr;
     uint32_t epoch = 0;  // position in the channel
     AgentId issuer = 0;
-    uint32_t issuer_epoch = 0;
+    uint32_t issuer_epoch = 0, issuer_single = 0;  // as View has them
     uint32_t pc = 0;
     Proxy proxy = Proxy::Async;
     std::shared_ptr<const Clocks> known;
@@ -99,7 +100,11 @@ class ClusterRaces {
     void global_range(const Access& access, uint64_t address, uint64_t bytes);
 
     // --- Synchronisation of warps.
-    void release(AgentId agent, Clocks& sync);  // everything before is handed over
+    // bar.warp.sync: orders the lanes of a warp.
+    void warp_sync(AgentId agent);
+    // Hands over what happened before; of the warp's own accesses since its lanes were last
+    // ordered only those of `lanes`, if other lanes have made some (below, "Lanes").
+    void release(AgentId agent, Clocks& sync, uint32_t lanes = ~0u);
     void acquire(AgentId agent, const Clocks& sync);
     // bar.sync = arrive by each warp, complete() at the last arrival, wait by each warp that
     // resumes. bar.arrive only arrives. barrier.cluster.arrive.release / .wait.acquire alike;
@@ -109,7 +114,9 @@ class ClusterRaces {
     void wait(AgentId agent, const BarrierSync& barrier) { acquire(agent, barrier.completed); }
     // mbarrier: arrive (.release), complete() whenever a phase ends, wait when a test of the phase
     // succeeds (.acquire).
-    void arrive(AgentId agent, MbarrierSync& barrier) { release(agent, barrier.pending); }
+    void arrive(AgentId agent, MbarrierSync& barrier, uint32_t lanes = ~0u) {
+        release(agent, barrier.pending, lanes);
+    }
     void complete(MbarrierSync& barrier);
     void wait(AgentId agent, MbarrierSync& barrier) {
         acquire(agent, barrier.completed);
@@ -132,6 +139,7 @@ class ClusterRaces {
         bool acquire = false, release = false;
         Scope scope = Scope::Gpu;
         bool rmw = false;  // one half of an atomic: its write continues the release sequence
+        uint32_t lanes = ~0u;
     };
     void strong(AgentId agent, uint64_t key, const Strong& how);
     static uint64_t shared_key(uint32_t address) { return (uint64_t{1} << 63) | address; }
@@ -145,7 +153,7 @@ class ClusterRaces {
         open(barrier.channel);
         barrier.channel.signals = true;
     }
-    AsyncOp begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy);
+    AsyncOp begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy, uint32_t lanes = ~0u);
     void shared_range(const AsyncOp& op, Op kind, uint32_t address, uint64_t bytes);
     void global_range(const AsyncOp& op, Op kind, uint64_t address, uint64_t bytes);
     // Lane-wise forms, for cp.async.
@@ -176,8 +184,14 @@ class ClusterRaces {
     template <class Address>
     void shared_access(const Access& access, const Address* address, uint32_t mask, uint32_t bytes,
                        const void* values);
+    void end_section(AgentId agent);
+    bool ordered_for_one_lane(const View& view, const Record& before) const;
     Fault clash(const View& view, int lane, uint64_t address, uint32_t other, Conflict kind,
                 bool in_shared) const;
+    template <class Address>
+    void check_lane_order(const View& v, const Address* address, uint32_t mask,
+                          uint32_t bytes) const;
+    Fault lane_order_clash(const View& view, const WarpLanes::Clash& clash) const;
     Fault lanes_clash(const View& view, int first, int second, uint64_t address,
                       bool in_shared) const;
     std::string place(uint64_t address, bool in_shared) const;

@@ -65,6 +65,19 @@ Site ClusterRaces::site(const Record& r, int lane) const {
                 r.pc};
 }
 
+bool ClusterRaces::ordered_for_one_lane(const View& view, const Record& before) const {
+    const AgentId single = before.agent + state_->warps;
+    if (before.agent >= state_->warps) {
+        return false;
+    }
+    if (view.self.async && before.cluster == view.self.cluster && before.agent == view.self.owner) {
+        return before.epoch <= view.issuer_single;
+    }
+    const Clock& known = view.known->c;
+    return (before.cluster == view.self.cluster ? known.at(single)
+                                                : known.at(before.cluster, single)) >= before.epoch;
+}
+
 Fault ClusterRaces::clash(const View& view, int lane, uint64_t address, uint32_t other,
                           Conflict kind, bool in_shared) const {
     const Record& now = view.self;
@@ -98,6 +111,11 @@ Fault ClusterRaces::clash(const View& view, int lane, uint64_t address, uint32_t
                 "both are strong accesses, but the scope of one does not include the other thread";
         } else {
             hint = "no barrier, mbarrier, wait or fence with atomics orders the two";
+            if (ordered_for_one_lane(view, before)) {
+                hint +=
+                    ":\n  a lane of the earlier warp handed over without __syncwarp, for itself "
+                    "alone";
+            }
         }
     }
     const std::string details = "  earlier " + std::string(verb(before)) + ": " +
@@ -113,6 +131,22 @@ Fault ClusterRaces::lanes_clash(const View& view, int first, int second, uint64_
                     "data race on " + place(address, in_shared) +
                         ": two threads of one warp write different values in one instruction",
                     launch_, at, "  the other: " + thread_text(launch_, at.warp, first));
+}
+
+Fault ClusterRaces::lane_order_clash(const View& view, const WarpLanes::Clash& clash) const {
+    const char* before = clash.wrote_before ? "write" : "read";
+    std::string details = "  earlier " + std::string(before) + ": ";
+    Record record = view.self;
+    record.pc = clash.pc_before;
+    details += clash.pc_before != ~0u ? site_text(launch_, site(record, clash.before))
+               : clash.before < 0
+                   ? "by several lanes"
+                   : thread_text(launch_, view.self.owner % warps_per_cta_, clash.before);
+    details += "\n  nothing orders the two in memory: __syncwarp does, shuffles and votes do not";
+    return fault_at(fault::kLaunchFailure,
+                    "data race on " + place(clash.address, true) + " between lanes of a warp: " +
+                        verb(view.self) + " not ordered after an earlier " + before,
+                    launch_, site(view.self, clash.now), details);
 }
 
 }  // namespace emu::check

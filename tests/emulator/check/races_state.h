@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What ClusterRaces keeps; only its own sources include this.
 #pragma once
+#include "check/lanes.h"
 #include "check/races.h"
 
 namespace emu::check {
@@ -21,23 +22,29 @@ struct ClusterRaces::State {
     struct Agent {
         Clocks clocks;  // clocks.c at the own index: epochs that are closed; the current one is one
                         // more
-        bool accessed = false;                   // in the current epoch
+        bool accessed = false;  // in the current epoch
+        // Since its lanes were last ordered, at the end of epoch `ordered`: the lanes that accessed
+        // memory, and those of them that handed over since they did.
+        uint32_t ordered = 0, unordered_lanes = 0, handed_over = 0;
         std::shared_ptr<const Clocks> snapshot;  // of clocks, the own component aside
         std::unique_ptr<Clocks> fenced[kLevels], seen[kLevels];
         Remembered shared_records[kRemembered], global_records[kRemembered];
     };
 
-    State(GlobalShadow& global, uint32_t serial_number, uint32_t warps_per_cta)
+    State(GlobalShadow& global, uint32_t serial_number, uint32_t warps_per_cta, uint32_t all_warps)
         : serial(serial_number),
-          shared_engine(shared_tables, serial, warps_per_cta, kSharedReaders),
-          global_engine(global.tables_, serial, warps_per_cta, kGlobalReaders) {}
+          warps(all_warps),
+          shared_engine(shared_tables, serial, warps_per_cta, warps, kSharedReaders),
+          global_engine(global.tables_, serial, warps_per_cta, warps, kGlobalReaders) {}
 
     uint32_t serial;
+    uint32_t warps;  // of the cluster
     uint32_t agents_made = 0;
     std::vector<Agent> agents;
     std::vector<Channel*> channels;
     ShadowTables shared_tables;
     ShadowEngine shared_engine, global_engine;
+    std::unique_ptr<WarpLanes> lanes;
     std::vector<std::vector<Cell>> cells;  // by rank
     std::unordered_map<uint64_t, SyncLocation> locations;
     uint64_t cached_numbers[64];
@@ -47,6 +54,7 @@ struct ClusterRaces::State {
         Agent& agent = agents[id];
         if (agent.accessed) {
             agent.clocks.c.local[id] += 1;
+            agent.clocks.c.local[id + warps] = agent.clocks.c.local[id];
             agent.accessed = false;
         }
         return agent.clocks.c.local[id];
@@ -61,9 +69,28 @@ struct ClusterRaces::State {
         return *cached_pages[slot];
     }
 
-    View view(const Access& access) {
+    // True when no other lanes than these have accesses that nothing ordered or handed over.
+    bool speak_for_all(AgentId id, uint32_t lanes) {
+        Agent& agent = agents[id];
+        agent.handed_over |= lanes;
+        return (agent.unordered_lanes & ~agent.handed_over) == 0;
+    }
+    // What the warp hands over when some of its lanes do not speak for all.
+    Clocks without_other_lanes(const Clocks& clocks, AgentId id) const {
+        Clocks capped = clocks;
+        for (Clock* clock : {&capped.c, &capped.p}) {
+            if (id < clock->local.size()) {
+                clock->local[id] = std::min(clock->local[id], agents[id].ordered);
+            }
+        }
+        return capped;
+    }
+
+    View view(const Access& access, uint32_t lanes = ~0u) {
         Agent& agent = agents[access.agent];
         agent.accessed = true;
+        agent.unordered_lanes |= lanes;
+        agent.handed_over &= ~lanes;
         View v;
         v.known = &agent.clocks;
         v.self.cluster = serial;
@@ -79,6 +106,7 @@ struct ClusterRaces::State {
         View v;
         v.known = op.known.get();
         v.issuer_epoch = op.issuer_epoch;
+        v.issuer_single = op.issuer_single;
         v.self.cluster = serial;
         v.self.agent = op.channel->agent;
         v.self.owner = op.issuer;

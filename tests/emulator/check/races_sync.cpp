@@ -5,14 +5,39 @@
 
 namespace emu::check {
 
-void ClusterRaces::release(AgentId agent, Clocks& sync) {
-    state_->close_epoch(agent);
-    sync.join(state_->agents[agent].clocks);
+void ClusterRaces::release(AgentId agent, Clocks& sync, uint32_t lanes) {
+    State& s = *state_;
+    s.close_epoch(agent);
+    const Clocks& clocks = s.agents[agent].clocks;
+    if (s.speak_for_all(agent, lanes)) {
+        sync.join(clocks);
+    } else {
+        sync.join(s.without_other_lanes(clocks, agent));
+    }
 }
 
 void ClusterRaces::acquire(AgentId agent, const Clocks& sync) {
-    state_->agents[agent].clocks.join(sync);
-    state_->agents[agent].snapshot.reset();
+    State::Agent& a = state_->agents[agent];
+    a.clocks.join(sync);
+    a.snapshot.reset();
+    // Only what the warp's lanes handed over to the barrier comes back to all of them.
+    if (!a.accessed && sync.c.at(agent) == a.clocks.c.at(agent)) {
+        end_section(agent);
+    } else {
+        a.ordered = std::max(a.ordered, sync.c.at(agent));
+    }
+}
+
+void ClusterRaces::end_section(AgentId agent) {
+    State::Agent& a = state_->agents[agent];
+    state_->lanes->order(agent);
+    a.unordered_lanes = 0;
+    a.handed_over = 0;
+    a.ordered = state_->close_epoch(agent);
+}
+
+void ClusterRaces::warp_sync(AgentId agent) {
+    end_section(agent);
 }
 
 void ClusterRaces::complete(BarrierSync& barrier) {
@@ -46,6 +71,7 @@ void ClusterRaces::fence(AgentId id, Scope scope) {
     for (int level = 0; level <= level_of(scope); ++level) {
         if (agent.seen[level]) {
             agent.clocks.join(*agent.seen[level]);
+            end_section(id);
             agent.seen[level].reset();
             agent.snapshot.reset();
         }
@@ -127,6 +153,7 @@ void ClusterRaces::strong(AgentId id, uint64_t key, const Strong& how) {
             take(to->p, s.serial, from.p);
             if (how.acquire) {
                 agent.snapshot.reset();
+                end_section(id);
             }
         }
     }
@@ -137,8 +164,14 @@ void ClusterRaces::strong(AgentId id, uint64_t key, const Strong& how) {
         if (how.release) {
             s.close_epoch(id);
         }
+        const bool all = s.speak_for_all(id, how.lanes);
         for (int level = 0; level <= top; ++level) {
             const Clocks* from = how.release ? &agent.clocks : agent.fenced[level].get();
+            Clocks capped;
+            if (from != nullptr && !all) {
+                capped = s.without_other_lanes(*from, id);
+                from = &capped;
+            }
             if (from != nullptr) {
                 give(at_level(level).c, s.serial, from->c);
                 give(at_level(level).p, s.serial, from->p);
@@ -152,17 +185,21 @@ void ClusterRaces::open(Channel& channel) {
     state_->channels.push_back(&channel);
 }
 
-AsyncOp ClusterRaces::begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy) {
+AsyncOp ClusterRaces::begin(AgentId issuer, Channel& channel, uint32_t pc, Proxy proxy,
+                            uint32_t lanes) {
     AsyncOp op;
     op.channel = &channel;
     op.epoch = ++channel.begun;
     channel.last_issuer = issuer;
     channel.last_pc = pc;
     op.issuer = issuer;
-    op.issuer_epoch = state_->close_epoch(issuer);
+    op.issuer_epoch = op.issuer_single = state_->close_epoch(issuer);
+    State::Agent& agent = state_->agents[issuer];
+    if ((agent.unordered_lanes & ~lanes) != 0) {
+        op.issuer_epoch = agent.ordered;
+    }
     op.pc = pc;
     op.proxy = proxy;
-    State::Agent& agent = state_->agents[issuer];
     if (!agent.snapshot) {
         agent.snapshot = std::make_shared<const Clocks>(agent.clocks);
     }
@@ -175,6 +212,7 @@ void ClusterRaces::finish(const AsyncOp& op) {
     if (channel.signals) {
         channel.carried.join(*op.known);
         channel.carried.c.raise(op.issuer, op.issuer_epoch);
+        channel.carried.c.raise(op.issuer + state_->warps, op.issuer_single);
     }
     if (op.epoch <= channel.done) {
         return;  // a copy whose lanes complete one after the other

@@ -6,23 +6,23 @@ namespace emu::check {
 bool ShadowEngine::happened_before(const View& view, const Record& other) const {
     const Record& self = view.self;
     if (other.cluster != cluster_) {
-        return view.known->c.at(other.cluster, other.agent) >= other.epoch;
+        return view.known->c.at(other.cluster, place(other)) >= other.epoch;
     }
     if (!self.async) {
-        return other.agent == self.agent || view.known->c.at(other.agent) >= other.epoch;
+        return other.agent == self.agent || view.known->c.at(place(other)) >= other.epoch;
     }
     if (other.agent == self.agent && other.epoch == self.epoch) {
         return true;
     }
     if (other.agent == self.owner) {
-        return other.epoch <= view.issuer_epoch;
+        return other.epoch <= (of_single_lane(other) ? view.issuer_single : view.issuer_epoch);
     }
-    return view.known->c.at(other.agent) >= other.epoch;
+    return view.known->c.at(place(other)) >= other.epoch;
 }
 
 bool ShadowEngine::visible_to_async(const View& view, const Record& other) const {
-    return other.cluster == cluster_ ? view.known->p.at(other.agent) >= other.epoch
-                                     : view.known->p.at(other.cluster, other.agent) >= other.epoch;
+    return other.cluster == cluster_ ? view.known->p.at(place(other)) >= other.epoch
+                                     : view.known->p.at(other.cluster, place(other)) >= other.epoch;
 }
 
 bool ShadowEngine::same_scope(const Record& a, const Record& b) const {

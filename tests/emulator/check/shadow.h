@@ -105,19 +105,22 @@ struct ShadowTables {
 // The accessing agent and what it knows.
 struct View {
     const Clocks* known = nullptr;
-    Record self;                // what will be recorded
-    uint32_t issuer_epoch = 0;  // async: epochs of the issuer up to this one precede the operation
+    Record self;  // what will be recorded
+    // Async: epochs of the issuer up to these precede the operation, of all its lanes and of one.
+    uint32_t issuer_epoch = 0, issuer_single = 0;
 };
 
 enum class Conflict : uint8_t { None, Race, ProxyFence };
 
 class ShadowEngine {
   public:
-    ShadowEngine(ShadowTables& tables, uint32_t cluster, uint32_t warps_per_cta,
+    // warps: of the cluster.
+    ShadowEngine(ShadowTables& tables, uint32_t cluster, uint32_t warps_per_cta, uint32_t warps,
                  uint32_t max_readers)
         : tables_(tables),
           cluster_(cluster),
           warps_per_cta_(warps_per_cta),
+          warps_(warps),
           max_readers_(max_readers) {}
 
     struct Clash {  // thrown by the accesses below
@@ -165,12 +168,17 @@ class ShadowEngine {
     Conflict conflict(const View& view, const Record& other) const;
     bool happened_before(const View& view, const Record& other) const;
     bool visible_to_async(const View& view, const Record& other) const;
+    // A warp has two places in a clock: what all its lanes did, and what single lanes did.
+    bool of_single_lane(const Record& r) const {
+        return r.agent < warps_ && r.mask != 0 && (r.mask & (r.mask - 1)) == 0;
+    }
+    AgentId place(const Record& r) const { return of_single_lane(r) ? r.agent + warps_ : r.agent; }
     bool same_scope(const Record& a, const Record& b) const;
     uint32_t insert_reader(const View& view, uint32_t id, uint32_t readers);
     uint32_t cons(uint32_t record, uint32_t rest);
 
     ShadowTables& tables_;
-    uint32_t cluster_, warps_per_cta_, max_readers_;
+    uint32_t cluster_, warps_per_cta_, warps_, max_readers_;
     StableTable<Record>::Cursor records_;
     StableTable<ReaderNode>::Cursor nodes_;
     StableTable<ByteCells>::Cursor bytes_;

@@ -147,7 +147,7 @@ MbarrierResult barrier_apply(Warp& w, uint32_t address, int lane, BarrierOp op, 
         state.sync.completed.clear();
     } else if (release && (op == BarrierOp::arrive || op == BarrierOp::arrive_drop)) {
         if (check::ClusterRaces* races = races_of(*w.cluster)) {
-            races->arrive(w.agent, state.sync);
+            races->arrive(w.agent, state.sync, 1u << lane);
         }
     }
     if (result.completed) {

@@ -105,6 +105,7 @@ bool warp_sync_ready(Warp& w, const Wait& wait) {
     if ((wait.a & w.live & ~here) != 0) {
         return false;
     }
+    observe_warp_sync(w);
     for (Group& g : w.others) {  // all of them go on, whoever is asked first
         if (g.wait.ready == warp_sync_ready && g.wait.a == wait.a) {
             g.synced = true;
@@ -119,6 +120,7 @@ void warp_sync(Warp& w, const Instr& i, uint32_t active) {
     uint32_t members = 0;
     for_lanes(active, [&](int l) { members |= masks[l]; });
     if ((members & w.live & ~active) == 0) {
+        observe_warp_sync(w);
         return;
     }
     if (w.others.empty()) {

@@ -170,7 +170,8 @@ void add_targets(Warp& w, const BulkCode& c, BulkOp& op, int lane) {
         t.generation = barrier_copy_issued(*w.cluster, t.barrier, op.bytes);
         check_shared_written(*w.cluster, t.shared, op.bytes);
         if (check::ClusterRaces* races = races_of(*w.cluster)) {
-            t.race = races->begin(w.agent, state.sync.channel, w.here(), check::Proxy::Async);
+            t.race = races->begin(w.agent, state.sync.channel, w.here(), check::Proxy::Async,
+                                  1u << lane);
             note_shared(*races, t.race, check::Op::Write, t.shared, op.bytes);
             if (c.kind == BulkKind::load) {
                 visit_global(op, [&](uint64_t a, uint64_t n) {
@@ -198,9 +199,11 @@ void add_store(Warp& w, const BulkCode& c, const std::shared_ptr<BulkOp>& op, in
             groups.writes.may_outlive = true;
             groups.opened = true;
         }
-        op->read_race = races->begin(w.agent, groups.reads, w.here(), check::Proxy::Async);
+        op->read_race =
+            races->begin(w.agent, groups.reads, w.here(), check::Proxy::Async, 1u << lane);
         note_shared(*races, op->read_race, check::Op::Read, op->shared, op->bytes);
-        op->write_race = races->begin(w.agent, groups.writes, w.here(), check::Proxy::Async);
+        op->write_race =
+            races->begin(w.agent, groups.writes, w.here(), check::Proxy::Async, 1u << lane);
         const check::Op kind = c.reduces ? check::Op::Atomic : check::Op::Write;
         visit_global(
             *op, [&](uint64_t a, uint64_t n) { races->global_range(op->write_race, kind, a, n); });

@@ -204,7 +204,7 @@ void observe_access(Warp& w, const MemoryOp& op, Touch touch, ptx::Space space,
             each_address(address, mask, [&](uint64_t a) {
                 c.races->strong(
                     w.agent, key_of(space, a),
-                    {false, true, false, op.release, access.scope, touch == Touch::atomic});
+                    {false, true, false, op.release, access.scope, touch == Touch::atomic, mask});
             });
         }
     }
@@ -312,6 +312,12 @@ void observe_cluster_complete(Cluster& cluster) {
 void observe_cluster_wait(Warp& w) {
     if (check::ClusterRaces* races = races_of(*w.cluster)) {
         races->wait(w.agent, checks_of(*w.cluster)->whole);
+    }
+}
+
+void observe_warp_sync(Warp& w) {
+    if (check::ClusterRaces* races = races_of(*w.cluster)) {
+        races->warp_sync(w.agent);
     }
 }
 

@@ -44,5 +44,6 @@ void observe_barrier_wait(Warp& warp, uint32_t id);  // the warp goes on behind 
 void observe_cluster_arrive(Warp& warp, bool release);
 void observe_cluster_complete(Cluster& cluster);
 void observe_cluster_wait(Warp& warp);
+void observe_warp_sync(Warp& warp);  // lanes pass a bar.warp.sync
 
 }  // namespace emu
