@@ -43,6 +43,7 @@ class Case:
     strides: str = "contiguous"  # contiguous | heads_first | sliced
     causal: bool = False
     window: tuple[int, int] = (-1, -1)
+    chunk: int = 0
     softcap: float = 0.0
     alibi: str = ""  # "" | heads | batch
     sink: bool = False
@@ -148,6 +149,7 @@ class _Builder:
             causal=case.causal,
             window_left=case.window[0],
             window_right=0 if case.causal else case.window[1],
+            attention_chunk=case.chunk,
             softcap=case.softcap,
             dropout_p=case.dropout_p,
             deterministic=case.deterministic,

@@ -37,7 +37,7 @@ def make_schedule(x: Inputs, num_splits: int = 0, batch_invariant: bool = False)
     elements = runtime.core().attention_schedule_size(*sizes, num_splits, batch_invariant)
     schedule = poison(elements, dtype=torch.int32, device=x.q.device)
     tensors = (schedule, p.cu_seqlens_q, p.cu_seqlens_k, p.seqused_q, p.seqused_k, p.leftpad_k)
-    window = (p.causal, p.window_left, p.window_right)
+    window = (p.causal, p.window_left, p.window_right, p.attention_chunk)
     runtime.launch(
         runtime.core().attention_schedule, tensors, (*sizes, *window, num_splits, batch_invariant)
     )
@@ -86,6 +86,7 @@ def decode(
         p.causal,
         p.window_left,
         p.window_right,
+        p.attention_chunk,
         p.softcap,
         p.max_seqlen_q,
         p.max_seqlen_k,

@@ -33,7 +33,7 @@ def drawn_case(
     features = draw(st.integers(0, 3))  # few features at once leave room for the others to show
     chosen = draw(
         st.lists(
-            st.sampled_from(["softcap", "alibi", "sink", "bias", "dropout", "window"]),
+            st.sampled_from(["softcap", "alibi", "sink", "bias", "dropout", "window", "chunk"]),
             min_size=0,
             max_size=2 * features,
             unique=True,
@@ -58,6 +58,7 @@ def drawn_case(
         strides=draw(st.sampled_from(["contiguous", "heads_first", "sliced"])),
         causal=causal,
         window=window if "window" in chosen else (-1, -1),
+        chunk=draw(st.integers(1, longest)) if "chunk" in chosen else 0,
         softcap=draw(st.floats(0.5, 30.0)) if "softcap" in chosen else 0.0,
         alibi=draw(st.sampled_from(["heads", "batch"])) if "alibi" in chosen else "",
         sink="sink" in chosen,

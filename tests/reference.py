@@ -157,6 +157,9 @@ def _head(
         visible &= j >= diagonal - problem.window_left
     if problem.window_right >= 0:
         visible &= j <= diagonal + problem.window_right
+    if problem.attention_chunk > 0:
+        chunk = problem.attention_chunk
+        visible &= (j - first) // chunk == (diagonal - first) // chunk
     scores = (q * problem.softmax_scale) @ k.T
     if problem.softcap > 0:
         scores = problem.softcap * torch.tanh(scores / problem.softcap)

@@ -80,7 +80,7 @@ def launch(
     p = x.problem
     lengths = (p.cu_seqlens_q, p.cu_seqlens_k, p.seqused_q, p.seqused_k)
     given = (workspace, x.q, x.k, x.v, out, lse, *lengths, None, None, None, None)
-    tail = (p.softmax_scale, False, -1, -1, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
+    tail = (p.softmax_scale, False, -1, -1, 0, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
     tensors = (dout, None, *grads, None, *given)
     runtime.launch(runtime.core().attention_backward, tensors, tail)
 
@@ -124,7 +124,7 @@ def test_offsets_beyond_2_to_the_31(wide: str, kernels: torch.device) -> None:
     out, lse = limelight.flash_attn_func(*far[:3], causal=True, return_lse=True)
     out = spread(out, *strides)
     problem = build(vary(BASE, "far", seqlen_q=3, seqlen_k=3, causal=True)).problem
-    tail = (problem.softmax_scale, True, -1, 0, 0.0, 0.0, 3, 3)
+    tail = (problem.softmax_scale, True, -1, 0, 0, 0.0, 0.0, 3, 3)
     workspace = torch.empty(2, *lse.shape, device=kernels)
     tensors = (far[3], None, *grads, None, workspace, *far[:3], out, lse, *[None] * 8)
     runtime.launch(runtime.core().attention_backward, tensors, tail)
@@ -193,6 +193,6 @@ def test_the_extension_names_what_is_wrong(
     given_tensors["workspace"] = torch.empty(2, 1, 2, 4, device=kernels)
     given_tensors[name] = change(given_tensors[name])  # type: ignore[operator]
     tensors = (*given_tensors.values(), q, q, q, q, lse, *[None] * 8)
-    tail = (1.0, False, -1, -1, 0.0, 0.0, 4, 4)
+    tail = (1.0, False, -1, -1, 0, 0.0, 0.0, 4, 4)
     with pytest.raises(ValueError, match=message):
         runtime.launch(runtime.core().attention_backward, tensors, tail)

@@ -120,7 +120,7 @@ def launch(x: Inputs, dbias: Tensor) -> None:
     workspace = torch.empty(2, *lse.shape, device=dbias.device)
     dlse = x.dlse.contiguous()
     tensors = (x.dout, dlse, *grads, dbias, workspace, x.q, x.k, x.v, out, lse)
-    tail = (p.softmax_scale, False, -1, -1, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
+    tail = (p.softmax_scale, False, -1, -1, 0, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
     more = (*[None] * 6, p.bias, None)
     runtime.launch(runtime.core().attention_backward, (*tensors, *more), tail)
 
@@ -156,7 +156,7 @@ def test_what_the_extension_refuses(kernels: torch.device) -> None:
         (bias.half(), "dbias must have the dtype of bias"),
     ):
         tensors = (x.dout, None, x.q, x.k, x.v, dbias, lse, x.q, x.k, x.v, x.dout, lse)
-        tail = (p.softmax_scale, False, -1, -1, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
+        tail = (p.softmax_scale, False, -1, -1, 0, 0.0, 0.0, p.max_seqlen_q, p.max_seqlen_k)
         given = (*tensors, *[None] * 6, bias, None)
         with pytest.raises(ValueError, match=message):
             runtime.launch(runtime.core().attention_backward, given, tail)

@@ -271,10 +271,10 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "mask_mod is <built-in function len>; allowed: None. Nearest supported call: use causal",
     ),
     (
-        "attention_chunk",
-        lambda: varlen(attention_chunk=4),
+        "sm_margin",
+        lambda: varlen(sm_margin=4),
         TypeError,
-        "attention_chunk is 4; allowed: None or 0",
+        "sm_margin is 4; allowed: None or 0",
     ),
     (
         "dynamic_causal",
@@ -283,10 +283,10 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "dynamic_causal is a torch.int32 tensor of shape (2,); allowed: None",
     ),
     (
-        "qv",
-        lambda: paged(qv=dense()),
+        "block_sparse_tensors",
+        lambda: paged(block_sparse_tensors=dense()),
         TypeError,
-        "qv is a torch.bfloat16 tensor of shape (2, 5, 4, 16); allowed: None",
+        "block_sparse_tensors is a torch.bfloat16 tensor of shape (2, 5, 4, 16); allowed: None",
     ),
 ]
 

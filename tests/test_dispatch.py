@@ -224,6 +224,7 @@ def test_problem_features() -> None:
     asks: dict[str, dict[str, Any]] = {
         "causal": {"causal": True, "window_right": 0},
         "window": {"window_left": 0},
+        "attention_chunk": {"attention_chunk": 3},
         "varlen": {"cu_seqlens_q": lengths},
         "seqused": {"seqused_k": lengths},
         "softcap": {"softcap": 1.0},
@@ -235,6 +236,7 @@ def test_problem_features() -> None:
         "cache_batch_idx": {"cache_batch_idx": lengths},
         "split": {"num_splits": 2},
         "tree": {"tree_mask": lengths[None, None]},
+        "qv": {"qv": q},
         "deterministic": {"deterministic": True},
         "batch_invariant": {"batch_invariant": True},
     }

@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def test_the_code_runs() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     names: dict[str, Any] = {}
     for number, block in enumerate(BLOCKS):
         exec(compile(block, f"docs/serving.md, block {number}", "exec"), names)
@@ -23,6 +23,6 @@ def test_the_code_runs() -> None:
 def test_the_functions_of_the_table_exist() -> None:
     table = "\n".join(line for line in PAGE.splitlines() if line.startswith("|"))
     called = set(re.findall(r"`([a-z]+_[a-z_]+|explain)`", table))
-    arguments = {"block_table", "tree_mask", "cu_seqlens_q"}
+    arguments = {"attention_chunk", "block_table", "tree_mask", "cu_seqlens_q"}
     assert {"append_kv", "flash_attn_with_kvcache", "merge_attn_states"} <= called
     assert called - arguments <= set(limelight.__all__)

@@ -162,3 +162,21 @@ def test_q_descale(paged: bool, given: str, where: torch.device) -> None:
             v[b].double(),
             **CAUSAL,
         )
+
+
+def test_attention_chunk(where: torch.device) -> None:
+    attend(where, {"attention_chunk": 4}, attention_chunk=4)
+    attend(where, {"attention_chunk": 3, **CAUSAL}, attention_chunk=3, causal=True)
+
+
+def test_qv(where: torch.device) -> None:
+    """The keys are the columns behind the values: one attention to the rows of both."""
+    cache = Cache("paged", HALF, page_size=4)
+    rows = torch.cat(cache.stored[::-1], -1).to(where)
+    cache.stored = (rows[..., HEADDIM:], rows[..., :HEADDIM])
+    q, qv = (draw(BATCH, 3, HEADS, HEADDIM, dtype=HALF, seed=s) for s in (0, 7))
+    out, lse = run(where, cache, q, qv=qv)
+    both, whole = torch.cat((qv, q), -1), torch.cat((cache.v, cache.k), -1)
+    for b, n in enumerate(LENGTHS):
+        scale = (2 * HEADDIM) ** -0.5
+        judge(out[b], lse[b], both[b], whole[b, :n], cache.v[b, :n], softmax_scale=scale)

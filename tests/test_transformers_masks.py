@@ -157,7 +157,13 @@ def test_structure_of_mask_functions() -> None:
     assert bounds(m.sliding_window_bidirectional_mask_function(5)) == (5, 5)
     assert bounds(packed) == (-1, 0)
     assert masks.structure_of(packed).segments is segments
-    assert bounds(m.chunked_causal_mask_function(4, torch.zeros(1))) is None
+    chunked = m.chunked_causal_mask_function(4, torch.zeros(1))
+    assert bounds(chunked) == (-1, 0)
+    assert masks.structure_of(chunked).chunk == 4
+    assert not masks.structure_of(chunked).unmasked
+    assert bounds(m.chunked_causal_mask_function(4, torch.ones(1))) is None
+    assert bounds(m.and_masks(chunked, packed)) is None
+    assert bounds(m.and_masks(chunked, m.chunked_causal_mask_function(3, torch.zeros(1)))) is None
     assert bounds(m.or_masks(m.causal_mask_function, m.bidirectional_mask_function)) is None
     assert bounds(m.and_masks(m.causal_mask_function, lambda b, h, q, k: k > 2)) is None
     if hasattr(m, "remap_positions_for_packed_sequence"):  # transformers 5.17 has no such part
@@ -189,6 +195,37 @@ def test_masks_without_bottom_right_alignment(function: str, q_length: int, kv_l
     else:
         assert got.shape == (1, q_length if function == "causal" else kv_length)
         assert got.all()
+
+
+@pytest.mark.parametrize("side", ["none", "right", "left"])
+def test_chunks_run_as_chunks(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama 4: a dense mask only behind left padding, where chunks begin elsewhere."""
+    seen: list[tuple[int, bool]] = []
+    real = limelight.flash_attn_func
+
+    def record(*args, **kwargs):
+        seen.append((kwargs.get("attention_chunk", 0), kwargs.get("bias") is not None))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(limelight, "flash_attn_func", record)
+    mask = None if side == "none" else padding(side)
+    outputs = []
+    with torch.no_grad():
+        for model in twins("llama4_text"):
+            first = model(
+                input_ids=tokens()[:, :11],
+                attention_mask=None if mask is None else mask[:, :11],
+                use_cache=True,
+            )
+            rest = model(
+                input_ids=tokens()[:, 11:],
+                attention_mask=mask,
+                past_key_values=first.past_key_values,
+            )
+            outputs.append(torch.cat((first.last_hidden_state, rest.last_hidden_state), 1))
+    assert_agree(*outputs, rows=mask)
+    assert {chunk for chunk, _ in seen} == ({0} if side == "left" else {6})
+    assert side != "none" or not any(bias for _, bias in seen)
 
 
 def test_a_mask_that_lost_its_layout_keeps_its_padding() -> None:

@@ -5,24 +5,69 @@
 
 namespace limelight {
 
-// Which keys the rows [q_begin, q_end) of one sequence see; causal, window and the sequence end in
-// one rule.
-//   row r sees columns [r + shift - behind, min(seqlen_k, r + shift + ahead + 1))
+// Which keys the rows [q_begin, q_end) of one sequence see; causal, window, chunks and the sequence
+// end in one rule.
+//   row r sees columns [r + shift - behind, min(seqlen_k, r + shift + ahead + 1)) of its chunk
 struct Mask {
     const FwdParams& params;
     int seqlen_k;
-    int shift;  // seqlen_k - seqlen_q: bottom-right alignment
+    int shift;      // seqlen_k - seqlen_q: bottom-right alignment
+    int first_key;  // where the first chunk begins
+    bool chunks;
 
+    // Of a kernel that refuses attention_chunk: no code for it.
     LIMELIGHT_DEVICE Mask(const FwdParams& params, const Sequence& sequence)
         : params(params),
           seqlen_k(sequence.seqlen_k),
-          shift(sequence.seqlen_k - sequence.seqlen_q) {}
+          shift(sequence.seqlen_k - sequence.seqlen_q),
+          first_key(0),
+          chunks(false) {}
+
+    LIMELIGHT_DEVICE Mask(const FwdParams& params, const Sequence& sequence, int first_key)
+        : Mask(params, sequence) {
+        this->first_key = first_key;
+        chunks = true;
+    }
+
+    // First column of the chunk that a column lies in; before the first key one that ends there.
+    LIMELIGHT_DEVICE int chunk_begin(int column) const {
+        const int chunk = static_cast<int>(params.chunk.divisor);
+        const int key = column - first_key;
+        return first_key + (key < 0 ? -chunk : params.chunk.quotient(key) * chunk);
+    }
+    LIMELIGHT_DEVICE int chunk_end(int column) const {
+        return chunk_begin(column) + static_cast<int>(params.chunk.divisor);
+    }
 
     LIMELIGHT_DEVICE int first_column(int row) const {
-        return max(0, row + shift - params.window_behind);
+        int first = row + shift - params.window_behind;
+        if (chunks && params.attention_chunk > 0) {
+            first = max(first, chunk_begin(row + shift));
+        }
+        return max(0, first);
     }
     LIMELIGHT_DEVICE int end_column(int row) const {
-        return min(seqlen_k, row + shift + params.window_ahead + 1);
+        int end = row + shift + params.window_ahead + 1;
+        if (chunks && params.attention_chunk > 0) {
+            end = min(end, chunk_end(row + shift));
+        }
+        return min(seqlen_k, end);
+    }
+
+    // The rows that see a column, any number of them where the column is a key.
+    LIMELIGHT_DEVICE int first_row(int column) const {
+        int first = column - params.window_ahead;
+        if (chunks && params.attention_chunk > 0) {
+            first = max(first, chunk_begin(column));
+        }
+        return max(0, first - shift);
+    }
+    LIMELIGHT_DEVICE int end_row(int column) const {
+        int end = column + params.window_behind + 1;
+        if (chunks && params.attention_chunk > 0) {
+            end = min(end, chunk_end(column));
+        }
+        return min(seqlen_k, end) - shift;
     }
 };
 
@@ -51,11 +96,9 @@ struct QBlocks {
     int begin;
     int end;
 
-    LIMELIGHT_DEVICE QBlocks(const Mask& mask, int seqlen_q, int k_begin, int k_end, int block_q) {
-        const int first_row = max(0, k_begin - mask.shift - mask.params.window_ahead);
-        const int end_row = min(seqlen_q, k_end - mask.shift + mask.params.window_behind);
-        begin = first_row / block_q;
-        end = ceil_div(max(end_row, 0), block_q);
+    LIMELIGHT_DEVICE QBlocks(const Mask& mask, int k_begin, int k_end, int block_q) {
+        begin = mask.first_row(k_begin) / block_q;
+        end = ceil_div(max(mask.end_row(k_end - 1), 0), block_q);
     }
 };
 

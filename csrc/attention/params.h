@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include "attention/divisor.h"
 #include "limelight/attention.h"
 
 namespace limelight {
@@ -12,6 +13,7 @@ struct FwdParams : AttentionParams {
     float softcap_inner;    // softmax_scale / softcap
     int32_t window_behind;  // keys visible before the diagonal, clamped so that sums fit in 32 bits
     int32_t window_ahead;   // keys visible after the diagonal
+    Divisor chunk;          // by attention_chunk, clamped likewise, where that is not 0
     int32_t heads_per_kv;   // heads_q / heads_kv
     uint32_t dropout_threshold;  // in units of 2^-16; 0 keeps every element
     float dropout_scale;         // 1 / (1 - dropout_p)

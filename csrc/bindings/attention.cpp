@@ -58,6 +58,7 @@ struct Call {
     bool causal;
     int window_left;
     int window_right;
+    int attention_chunk;
     float softcap;
     double dropout_p;
     int max_seqlen_q;
@@ -138,6 +139,7 @@ AttentionParams read_call(const Call& call) {
     params.causal = call.causal;
     params.window_left = call.window_left;
     params.window_right = call.window_right;
+    params.attention_chunk = call.attention_chunk;
     params.softcap = call.softcap;
     return params;
 }
@@ -174,8 +176,8 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                        const py::object& bias, const py::object& rng_state,
                        const py::object& q_descale, const py::object& k_descale,
                        const py::object& v_descale, float softmax_scale, bool causal,
-                       int window_left, int window_right, float softcap, double dropout_p,
-                       int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
+                       int window_left, int window_right, int attention_chunk, float softcap,
+                       double dropout_p, int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
     AttentionParams params = read_call({q,
                                         k,
                                         v,
@@ -196,6 +198,7 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                                         causal,
                                         window_left,
                                         window_right,
+                                        attention_chunk,
                                         softcap,
                                         dropout_p,
                                         max_seqlen_q,
@@ -218,8 +221,9 @@ void attention_backward(const py::object& dout_object, const py::object& dlse_ob
                         const py::object& seqused_q, const py::object& seqused_k,
                         const py::object& alibi_slopes, const py::object& sink,
                         const py::object& bias, const py::object& rng_state, float softmax_scale,
-                        bool causal, int window_left, int window_right, float softcap,
-                        double dropout_p, int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
+                        bool causal, int window_left, int window_right, int attention_chunk,
+                        float softcap, double dropout_p, int max_seqlen_q, int max_seqlen_k,
+                        uintptr_t stream) {
     const py::object none = py::none();
     AttentionBackwardParams params;
     static_cast<AttentionParams&>(params) = read_call({q,
@@ -242,6 +246,7 @@ void attention_backward(const py::object& dout_object, const py::object& dlse_ob
                                                        causal,
                                                        window_left,
                                                        window_right,
+                                                       attention_chunk,
                                                        softcap,
                                                        dropout_p,
                                                        max_seqlen_q,

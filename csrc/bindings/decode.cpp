@@ -60,8 +60,8 @@ void attention_decode(
     const py::object& alibi_slopes, const py::object& sink, const py::object& k_descale,
     const py::object& v_descale, const py::object& tree_mask, const py::object& workspace,
     const py::object& schedule, float softmax_scale, bool causal, int window_left, int window_right,
-    float softcap, int max_seqlen_q, int max_seqlen_k, int num_splits, bool batch_invariant,
-    std::optional<float> unified_max, uintptr_t stream) {
+    int attention_chunk, float softcap, int max_seqlen_q, int max_seqlen_k, int num_splits,
+    bool batch_invariant, std::optional<float> unified_max, uintptr_t stream) {
     const bool varlen_q = !cu_seqlens_q.is_none();
     const bool paged = !block_table.is_none();
     const bool varlen_k = !cu_seqlens_k.is_none() && !paged;
@@ -130,6 +130,7 @@ void attention_decode(
     params.causal = causal;
     params.window_left = window_left;
     params.window_right = window_right;
+    params.attention_chunk = attention_chunk;
     params.softcap = softcap;
     params.num_splits = num_splits;
     params.batch_invariant = batch_invariant;
@@ -181,7 +182,8 @@ void attention_schedule(const py::object& schedule, const py::object& cu_seqlens
                         const py::object& seqused_k, const py::object& leftpad_k, int batch,
                         int heads_q, int heads_kv, int headdim, int headdim_v, int max_seqlen_q,
                         int max_seqlen_k, bool causal, int window_left, int window_right,
-                        int num_splits, bool batch_invariant, uintptr_t stream) {
+                        int attention_chunk, int num_splits, bool batch_invariant,
+                        uintptr_t stream) {
     DecodeParams params = extents(batch, heads_q, heads_kv, headdim, headdim_v, max_seqlen_q,
                                   max_seqlen_k, num_splits, batch_invariant);
     params.cu_seqlens_q = lengths(cu_seqlens_q, "cu_seqlens_q", int64_t{batch} + 1);
@@ -192,6 +194,7 @@ void attention_schedule(const py::object& schedule, const py::object& cu_seqlens
     params.causal = causal;
     params.window_left = window_left;
     params.window_right = window_right;
+    params.attention_chunk = attention_chunk;
     fill_memory(params, py::none(), schedule);
     raise(limelight::attention_decode_schedule(params, reinterpret_cast<CUstream_st*>(stream)));
 }

@@ -37,7 +37,7 @@ struct TileKeys {
     int end;
 
     LIMELIGHT_DEVICE TileKeys(const DecodeCall& call, const DecodeSequence& sequence, int m_tile) {
-        const Mask mask(call, sequence);
+        const Mask mask(call, sequence, sequence.leftpad);
         const int first = m_tile * call.plan.tile_rows / call.heads_per_kv;
         const int last =
             min((m_tile + 1) * call.plan.tile_rows - 1, sequence.seqlen_q * call.heads_per_kv - 1) /

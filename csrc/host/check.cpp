@@ -120,6 +120,10 @@ Status check_extents(const AttentionParams& p) {
     if (!(p.softcap >= 0.0f)) {
         return Status::error(kInvalid, "softcap is %g, allowed: 0 (off) or positive", p.softcap);
     }
+    if (p.attention_chunk < 0) {
+        return Status::error(kInvalid, "attention_chunk is %d, allowed: 0 (off) or more",
+                             p.attention_chunk);
+    }
     if (!(p.dropout_p >= 0.0 && p.dropout_p < 1.0)) {
         return Status::error(kInvalid, "dropout_p is %g, allowed: [0, 1)", p.dropout_p);
     }

@@ -117,10 +117,11 @@ Status check_decode_options(const DecodeParams& p) {
                                  name, value, multiple, most);
         }
     }
-    if (p.tree_mask != nullptr && (p.causal || p.window_left >= 0 || p.window_right >= 0)) {
+    if (p.tree_mask != nullptr &&
+        (p.causal || p.window_left >= 0 || p.window_right >= 0 || p.attention_chunk > 0)) {
         return Status::error(kInvalid,
-                             "tree_mask says what new tokens see: causal must be false "
-                             "and window_size (-1, -1)");
+                             "tree_mask says what new tokens see: causal must be false, "
+                             "window_size (-1, -1) and attention_chunk 0");
     }
     if (p.unified_max_on && !std::isfinite(p.unified_max)) {
         return Status::error(kInvalid, "unified_max is %g, allowed: finite numbers", p.unified_max);

@@ -71,9 +71,9 @@ Status check_sm90_forward(const AttentionParams& p) {
     if (const Status status = check_sm80_forward(plain); !status.ok()) {
         return status;
     }
-    if (p.dropout_p > 0.0) {
-        return Status::error(kUnsupported,
-                             "dropout_p: the sm90 forward kernel does not compute it");
+    if (p.dropout_p > 0.0 || p.attention_chunk > 0) {
+        return Status::error(kUnsupported, "%s: the sm90 forward kernel does not compute it",
+                             p.dropout_p > 0.0 ? "dropout_p" : "attention_chunk");
     }
     return check_tensors(p);
 }
@@ -83,9 +83,8 @@ Status check_sm90_fp8_forward(const AttentionParams& p) {
         const char* name;
         bool present;
     } lacking[] = {
-        {"leftpad_k", p.leftpad_k != nullptr},
-        {"bias", p.bias != nullptr},
-        {"dropout_p", p.dropout_p > 0.0},
+        {"leftpad_k", p.leftpad_k != nullptr}, {"bias", p.bias != nullptr},
+        {"dropout_p", p.dropout_p > 0.0},      {"attention_chunk", p.attention_chunk > 0},
         {"num_splits > 1", p.num_splits > 1},
     };
     for (const auto& [name, present] : lacking) {

@@ -58,6 +58,7 @@ uint32_t key_of(const DecodeCall& call) {
                              call.heads_kv,
                              call.window_behind,
                              call.seqlen_q == 1 ? 0 : call.window_ahead,
+                             call.attention_chunk,
                              plan.tile_rows,
                              plan.unit_keys,
                              plan.max_ctas,

@@ -24,8 +24,15 @@ FwdParams derive_forward(const AttentionParams& call) {
     params.scale_log2 = call.softmax_scale * kLog2e;
     params.softcap_log2 = call.softcap * kLog2e;
     params.softcap_inner = call.softcap > 0.0f ? call.softmax_scale / call.softcap : 0.0f;
-    params.window_behind = window(call.window_left);
-    params.window_ahead = call.causal ? 0 : window(call.window_right);
+    if (call.attention_chunk > 0) {
+        // Rows see no further than their chunk, so that nothing takes them for unmasked.
+        const int32_t chunk = std::min(call.attention_chunk, kMaxSeqlen);
+        params.chunk = Divisor(static_cast<uint32_t>(chunk));
+        params.window_left = std::min(window(call.window_left), chunk - 1);
+        params.window_right = std::min(window(call.window_right), chunk - 1);
+    }
+    params.window_behind = window(params.window_left);
+    params.window_ahead = call.causal ? 0 : window(params.window_right);
     // nearbyint rounds half to even, as docs/numerics.md wants it.
     params.dropout_threshold = static_cast<uint32_t>(std::nearbyint(65536.0 * call.dropout_p));
     params.dropout_scale = static_cast<float>(1.0 / (1.0 - call.dropout_p));

@@ -108,9 +108,9 @@ __global__ void __launch_bounds__(Config::kThreads)
     if (k_begin >= sequence.k_extent) {
         return;
     }
-    const Mask mask(params, sequence);
+    const Mask mask(params, sequence, 0);
     const int k_end = min(k_begin + Config::kOwnRows, sequence.seqlen_k);
-    const QBlocks blocks(mask, sequence.seqlen_q, k_begin, k_end, Config::kOtherRows);
+    const QBlocks blocks(mask, k_begin, k_end, Config::kOtherRows);
     const int first_head = head_kv * params.heads_per_kv;
     const int end_head = k_begin < k_end && blocks.begin < blocks.end
                              ? first_head + params.heads_per_kv
@@ -253,7 +253,7 @@ __global__ void __launch_bounds__(Config::kThreads)
         return;
     }
     const int head_kv = tile.head / params.heads_per_kv;
-    const Mask mask(params, sequence);
+    const Mask mask(params, sequence, 0);
     const int q_end = min(q_begin + Config::kOwnRows, sequence.seqlen_q);
     KvBlocks blocks(mask, q_begin, q_end, Config::kOtherRows);
     if (q_begin >= q_end) {

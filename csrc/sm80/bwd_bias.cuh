@@ -74,7 +74,7 @@ LIMELIGHT_DEVICE void open_rows(BiasStep& step, const BwdParams& params,
         const int q_begin = step.q_block * Config::kOwnRows;
         const int q_end = min(q_begin + Config::kOwnRows, sequence.seqlen_q);
         if (step.q_block < tile.q_blocks.end && q_begin < q_end) {
-            const KvBlocks seen(Mask(params, sequence), q_begin, q_end, Config::kOtherRows);
+            const KvBlocks seen(Mask(params, sequence, 0), q_begin, q_end, Config::kOtherRows);
             step.kv_block = max(tile.kv_blocks.begin, seen.begin);
             step.kv_end = min(tile.kv_blocks.end, seen.end);
             if (step.kv_block < step.kv_end) {
@@ -236,7 +236,7 @@ __global__ void __launch_bounds__(Config::kThreads)
         const int q_begin = at.q_block * Config::kOwnRows;
         const int k_begin = at.kv_block * Config::kOtherRows;
         const Sequence sequence = sequence_of(params, at.batch);
-        const Mask mask(params, sequence);
+        const Mask mask(params, sequence, 0);
         const int64_t offset = statistics_offset(params, sequence, at.head);
         float2 statistics[2 * Config::kTilesM];
 #pragma unroll

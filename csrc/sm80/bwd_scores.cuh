@@ -127,14 +127,24 @@ LIMELIGHT_DEVICE uint32_t probabilities(float (&s)[Config::kTilesM][Config::kTil
         add_position_terms<Config, kRows>(s, params, batch, head, mask, warp_row, first_column);
     }
     if (!whole) {
-        for_each_score<Config>(s, warp_row, first_column, [&](float& x, int r, int c) {
-            const int row = kSwap ? c : r;
-            const int column = kSwap ? r : c;
-            if (column < mask.first_column(row) || column >= mask.end_column(row) ||
-                row >= mask.seqlen_k - mask.shift) {
-                x = -INFINITY;
+#pragma unroll
+        for (int r = 0; r < 2 * Config::kTilesM; ++r) {
+            // What the row of the tile sees, or which rows see it where it is a key.
+            const int row = lane_row(warp_row, r);
+            const int extent = kSwap ? mask.seqlen_k : mask.seqlen_k - mask.shift;
+            const int begin = kSwap ? mask.first_row(row) : mask.first_column(row);
+            const int end = row >= extent ? 0 : kSwap ? mask.end_row(row) : mask.end_column(row);
+#pragma unroll
+            for (int n = 0; n < Config::kTilesN; ++n) {
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    const int column = first_column + lane_column(n, e);
+                    if (column < begin || column >= end) {
+                        s[r / 2][n][2 * (r % 2) + e] = -INFINITY;
+                    }
+                }
             }
-        });
+        }
     }
     const float scale = Config::kChangeScores ? 1.0f : params.scale_log2;
     for_each([&](int m, int n, int e) {

@@ -175,7 +175,7 @@ struct TileScores {
     LIMELIGHT_DEVICE TileScores(const DecodeCall& call, const DecodeSequence& sequence,
                                 const TileRows& rows)
         : batch(rows.batch) {
-        const Mask mask(call, sequence);
+        const Mask mask(call, sequence, sequence.leftpad);
         const int last = min(rows.first + rows.count, rows.tokens * call.heads_per_kv) - 1;
         full_begin = max(mask.first_column(last / call.heads_per_kv), sequence.leftpad);
         full_end = mask.end_column(rows.first / call.heads_per_kv);
@@ -189,7 +189,7 @@ struct TileScores {
 // Row `row` of the tile.
 LIMELIGHT_DEVICE RowScores row_scores(const DecodeCall& call, const DecodeSequence& sequence,
                                       const TileRows& rows, int row) {
-    const Mask mask(call, sequence);
+    const Mask mask(call, sequence, sequence.leftpad);
     const int packed = rows.first + row;
     const int token = packed / call.heads_per_kv;
     const int head = rows.head_kv * call.heads_per_kv + packed % call.heads_per_kv;

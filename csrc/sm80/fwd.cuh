@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(Config::kThreads)
 
     const int warp_first = threadIdx.x / kWarpSize * (Config::kTilesM * 16);  // inside the tile
     const int warp_row = q_begin + warp_first;                                // inside the sequence
-    const Mask mask(params, sequence);
+    const Mask mask(params, sequence, 0);
     const int q_end = min(q_begin + Config::kBlockQ, sequence.seqlen_q);
     KvBlocks blocks(mask, q_begin, q_end, Config::kBlockKV);
     if (q_begin >= q_end) {

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor
 
-from limelight.messages import as_number, as_whole, bad, check_index, check_tensor, short
+from limelight.inputs import autocast
+from limelight.messages import (
+    as_number,
+    as_whole,
+    bad,
+    check_index,
+    check_tensor,
+    contiguous_rows,
+    short,
+)
 from limelight.problem import AttentionProblem
 
 if TYPE_CHECKING:
@@ -23,6 +32,8 @@ class Later(TypedDict, total=False):
     s_aux: Tensor | None
     learnable_sink: Tensor | None
     bias: Tensor | None
+    qv: Tensor | None
+    attention_chunk: int
     seqused_q: Tensor | None
     seqused_k: Tensor | None
     q_descale: Tensor | None
@@ -38,8 +49,7 @@ class Later(TypedDict, total=False):
 
 # Arguments of other attention packages that are accepted only where they ask for nothing:
 # name -> (values that ask for nothing, what to do instead).
-_FOREIGN: dict[str, tuple[tuple[Any, ...], str]] = {
-    "attention_chunk": ((None, 0), "use window_size for local attention"),
+FOREIGN: dict[str, tuple[tuple[Any, ...], str]] = {
     "aux_scalars": ((None,), "score and mask functions do not exist here; use bias"),
     "aux_tensors": ((None,), "score and mask functions do not exist here; use bias"),
     "aux_tensor_leading_dims": ((None,), "score and mask functions do not exist here; use bias"),
@@ -55,13 +65,12 @@ _FOREIGN: dict[str, tuple[tuple[Any, ...], str]] = {
     "min_seqlen_k": ((None,), "leave it out: no kernel needs a lower bound"),
     "output_scale": ((None,), "scale the output after the call"),
     "pack_gqa": ((None, True, False), ""),  # a scheduling hint of FA3: results do not depend on it
-    "q_v": ((None,), "concatenate the two parts of queries and keys along headdim"),
-    "qv": ((None,), "concatenate the two parts of queries and keys along headdim"),
     "score_mod": ((None,), "use softcap, alibi_slopes or bias"),
     "score_mod_bwd": ((None,), "use softcap, alibi_slopes or bias"),
     "seqlen_k_per_split": ((None,), "use batch_invariant=True"),
     "disable_scheduler_metadata": ((None, True, False), ""),
     "sm_margin": ((None, 0), "no kernel leaves processors free"),
+    "virtual_batch_idx": ((None,), "partial results in the order of the batch"),
 }
 
 
@@ -71,9 +80,9 @@ def refuse_foreign(function: str, others: dict[str, Any]) -> None:
     Raise TypeError for every other one.
     """
     for name, value in others.items():
-        if name not in _FOREIGN:
+        if name not in FOREIGN:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-        neutral, instead = _FOREIGN[name]
+        neutral, instead = FOREIGN[name]
         if isinstance(value, Tensor) or value not in neutral:
             raise TypeError(
                 f"{function}(): {name} is {short(value)}; allowed: "
@@ -122,9 +131,23 @@ def window_bounds(window_size: WindowSize, causal: bool) -> tuple[int, int]:
     return left, 0 if causal else right
 
 
+def chunk_length(attention_chunk: int | None) -> int:
+    """The tokens of a chunk, 0 for none."""
+    if attention_chunk is None or attention_chunk == 0:
+        return 0
+    chunk = as_whole("attention_chunk", attention_chunk, 0)
+    if chunk < 0:
+        allowed = "0 (off) or the tokens of a chunk"
+        raise bad("attention_chunk", chunk, allowed, "attention_chunk=0")
+    return min(chunk, 2**30)  # longer than any sequence; kernels count in 32 bits
+
+
 def host_int(name: str, value: Any) -> int:
     """An int from an int or a one-element tensor (which synchronises)."""
     if isinstance(value, Tensor):
+        if value.numel() != 1:
+            was, nearest = short(value), f"{name}=int(cu_seqlens.diff().max())"
+            raise bad(name, was, "an int or a tensor of one", nearest, TypeError)
         value = value.item()
     if value is None:
         raise TypeError(
@@ -147,6 +170,15 @@ def _logits(sink: Any, q: Tensor) -> Any:
     return sink if sink.dtype == q.dtype == torch.float64 else sink.float()
 
 
+def _refuse_order(dropout_p: Any, softmax_scale: Any) -> None:
+    """Name what arguments in the order of flash-attn 3 and 4 look like."""
+    name, was = "dropout_p", short(dropout_p)
+    if not isinstance(dropout_p, Tensor):
+        name, was = "softmax_scale", repr(softmax_scale)
+    nearest = "arguments behind v by name: their order is flash-attn 2's"
+    raise bad(name, was, "a number", nearest, TypeError)
+
+
 def build_problem(
     q: Tensor,
     k: Tensor,
@@ -166,6 +198,8 @@ def build_problem(
     descales: tuple[Tensor | None, Tensor | None, Tensor | None],
     num_splits: int,
     batch_invariant: bool,
+    qv: Tensor | None = None,
+    attention_chunk: int | None = 0,
     seqused_q: Tensor | None = None,
     seqused_k: Tensor | None = None,
     cu_seqlens_q: Tensor | None = None,
@@ -182,6 +216,8 @@ def build_problem(
 
     Descales of tensors that are not float8 are dropped, as FA3 does: servers pass them always.
     """
+    if isinstance(dropout_p, Tensor) or isinstance(softmax_scale, bool):
+        _refuse_order(dropout_p, softmax_scale)
     left, right = window_bounds(window_size, causal)
     if block_table is not None and cu_seqlens_k is not None:
         # Pages have no packed offsets: cu_seqlens_k only carries lengths.
@@ -195,8 +231,12 @@ def build_problem(
                 raise bad("seqused_k", was, allowed, "cu_seqlens_k=None")
             lengths = torch.minimum(lengths, seqused_k)
         seqused_k, cu_seqlens_k = lengths, None
+    if qv is not None:
+        check_tensor("qv", qv)
+        qv = contiguous_rows(qv if q.dtype is torch.float32 else autocast(qv))
     if softmax_scale is None:
-        scale = (q.shape[-1] or 1) ** -0.5
+        columns = q.shape[-1] if qv is None else q.shape[-1] + qv.shape[-1]
+        scale = (columns or 1) ** -0.5
     else:
         scale = as_number("softmax_scale", softmax_scale, None)
     if type(softcap) is not float:
@@ -228,6 +268,10 @@ def build_problem(
         "sink": sink if sink is None else _logits(sink, q),
         "bias": bias,
     }
+    if attention_chunk != 0:
+        fields["attention_chunk"] = chunk_length(attention_chunk)
+    if qv is not None:
+        fields["qv"] = qv
     if tree_mask is not None:
         fields["tree_mask"] = tree_mask
     if unified_max is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from limelight import execute
+from limelight.absorbed import copied
 from limelight.ops import FIELDS, backward_op, forward_op, problem_arguments
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _differentiates(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> boo
         or v.requires_grad
         or (p.sink is not None and p.sink.requires_grad)
         or (p.bias is not None and p.bias.requires_grad)
+        or (p.qv is not None and p.qv.requires_grad)
     )
 
 
@@ -160,6 +162,9 @@ def attention(
             "out is given while an input requires a gradient; allowed: out=None then. "
             "Nearest supported call: under torch.no_grad(), or without out"
         )
+    if p.qv is not None:
+        q, k, v, p = copied(q, k, v, p)
+        stack = None
     apply: Any = AttentionFunction.apply
     inputs: tuple[Tensor | None, ...] = (q, k, v)
     if stack is not None:

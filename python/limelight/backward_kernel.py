@@ -45,12 +45,13 @@ def _may_see_no_key(q: Tensor, k: Tensor, p: AttentionProblem) -> bool:
     """
     if p.bias is not None:
         return True
-    if p.window_right < 0:
+    ahead = 0 if p.attention_chunk > 0 else p.window_right  # rows before the first key see none
+    if ahead < 0:
         return False
     if p.seqused_q is not None or p.seqused_k is not None:
         return True
     if p.cu_seqlens_q is None and p.cu_seqlens_k is None:
-        return q.shape[1] - k.shape[1] > p.window_right
+        return q.shape[1] - k.shape[1] > ahead
     return (
         p.cu_seqlens_q is None
         or p.cu_seqlens_k is None
@@ -159,6 +160,7 @@ def run_backward_kernel(
             p.causal,
             p.window_left,
             p.window_right,
+            p.attention_chunk,
             p.softcap,
             p.dropout_p,
             p.max_seqlen_q,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from limelight.absorbed import check_qv
 from limelight.messages import as_text, bad, check_index, check_last_stride, check_tensor
 
 if TYPE_CHECKING:
@@ -178,12 +179,14 @@ def _check_scalars(p: AttentionProblem) -> None:
         raise bad("unified_max", p.unified_max, "a finite number or None", "unified_max=None")
     if not isinstance(p.num_splits, int) or not 0 <= p.num_splits <= MAX_SPLITS:
         raise bad("num_splits", p.num_splits, f"0 (heuristic) to {MAX_SPLITS}", "num_splits=0")
+    if p.attention_chunk < 0:
+        raise bad("attention_chunk", p.attention_chunk, "0 (off) or more", "attention_chunk=0")
     for name in ("max_seqlen_q", "max_seqlen_k"):
         if getattr(p, name) < 0:
             raise bad(name, getattr(p, name), "0 or more", f"{name}=int(cu_seqlens.diff().max())")
 
 
-def _check_extras(q: Tensor, k: Tensor, p: AttentionProblem, batch: int) -> None:
+def _check_extras(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> None:
     heads, heads_kv = q.shape[-2], k.shape[-2]
     if p.alibi_slopes is not None:
         if p.alibi_slopes.dtype != torch.float32:
@@ -212,6 +215,8 @@ def _check_extras(q: Tensor, k: Tensor, p: AttentionProblem, batch: int) -> None
                 f"4-D, each extent 1 or that of {as_text(full)} (batch, heads, seqlen_q, seqlen_k)"
             )
             raise bad("bias.shape", p.bias.shape, allowed, f"bias expanded to {as_text(full)}")
+    if p.qv is not None:
+        check_qv(q, v, p.qv)
     if p.tree_mask is not None:
         _check_tree(p, p.tree_mask, batch)
     for name in ("q_descale", "k_descale", "v_descale"):
@@ -229,8 +234,8 @@ def _check_tree(p: AttentionProblem, tree_mask: Tensor, batch: int) -> None:
         allowed = f"int32 {as_text(shape)} (batch, seqlen_q, words)"
         raise bad("tree_mask", was, allowed, "limelight.pack_tree_mask of a bool mask")
     check_last_stride("tree_mask", tree_mask)
-    if p.causal or p.window_left >= 0 or p.window_right >= 0:
-        was = "given with causal or window_size"
+    if p.causal or p.window_left >= 0 or p.window_right >= 0 or p.attention_chunk > 0:
+        was = "given with causal, window_size or attention_chunk"
         raise bad("tree_mask", was, "without them: it says what each token sees", "causal=False")
 
 
@@ -256,5 +261,5 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> int:
     _check_dtypes(q, k, v)
     batch = _check_layouts(q, k, v, p)
     _check_scalars(p)
-    _check_extras(q, k, p, batch)
+    _check_extras(q, k, v, p, batch)
     return batch

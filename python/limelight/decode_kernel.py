@@ -69,14 +69,14 @@ def fits_schedule(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: i
 def make_schedule(
     lengths: Tensor,
     extents: tuple[Any, ...],
-    masks: tuple[bool, int, int],
+    masks: tuple[bool, int, int, int],
     cu_seqlens_q: Tensor | None,
     leftpad_k: Tensor | None,
 ) -> Tensor:
     """The schedule of decode calls of these extents whose sequences have these many keys.
 
     extents: batch, heads_q, heads_kv, headdim, headdim_v, max_seqlen_q, max_seqlen_k, num_splits,
-    batch_invariant (False). masks: causal, window_left, window_right.
+    batch_invariant (False). masks: causal, window_left, window_right, attention_chunk.
     """
     with _on_device(lengths.device):
         size = runtime.core().attention_schedule_size(*extents) + extents[7]
@@ -129,6 +129,7 @@ def run_decode_kernel(
             p.causal,
             p.window_left,
             p.window_right,
+            p.attention_chunk,
             p.softcap,
             p.max_seqlen_q,
             p.max_seqlen_k,

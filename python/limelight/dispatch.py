@@ -96,6 +96,7 @@ def call_features(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) ->
     used = {
         "causal": p.causal,
         "window": p.window_left >= 0 or (p.window_right >= 0 and not p.causal),
+        "attention_chunk": p.attention_chunk > 0,
         "varlen": p.cu_seqlens_q is not None or p.cu_seqlens_k is not None,
         "seqused": p.seqused_q is not None or p.seqused_k is not None,
         "gqa": q.shape[-2] != k.shape[-2],
@@ -112,6 +113,7 @@ def call_features(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem) ->
         "tree": p.tree_mask is not None,
         "fp8_kv": q.element_size() > 1 and k.element_size() == 1,
         "fp8": q.element_size() == 1,
+        "qv": p.qv is not None,
         "deterministic": p.deterministic,
         "batch_invariant": p.batch_invariant,
     }

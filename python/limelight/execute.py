@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from limelight import dispatch, runtime, torch_path
+from limelight.absorbed import copied, joined
 from limelight.backward_kernel import run_backward_kernel
 from limelight.check_values import check_values, wanted
 from limelight.checks import check_shapes
@@ -151,6 +152,7 @@ def _plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         p.causal,
         p.window_left,
         p.window_right,
+        p.attention_chunk,
         p.softcap,
         p.dropout_p,
         p.deterministic,
@@ -169,6 +171,7 @@ def _plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         p.alibi_slopes if p.alibi_slopes is None else _metadata(p.alibi_slopes),
         p.sink if p.sink is None else _metadata(p.sink),
         p.bias if p.bias is None else _metadata(p.bias),
+        p.qv if p.qv is None else _metadata(p.qv),
         p.q_descale if p.q_descale is None else _metadata(p.q_descale),
         p.k_descale if p.k_descale is None else _metadata(p.k_descale),
         p.v_descale if p.v_descale is None else _metadata(p.v_descale),
@@ -202,6 +205,8 @@ def forward(
     q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Check and compute (out, lse) without autograd."""
+    if p.qv is not None:
+        q, k, v, p = joined(q, k, v, p)
     return run(validate(q, k, v, p, out), q, k, v, p, out)
 
 
@@ -210,8 +215,9 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Compute a call that validate has checked."""
     if observers:
+        whole_q, whole_k, _, whole = copied(q, k, v, p)
         for observe in observers:
-            observe(q, k, p)
+            observe(whole_q, whole_k, whole)
     if plan.kernel is not None:
         return _run_kernel(plan, q, k, v, p, out)
     if plan.fallback:

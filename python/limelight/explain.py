@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from limelight import dispatch, runtime
+from limelight.absorbed import whole_rows
+from limelight.arguments import FOREIGN, refuse_foreign
 from limelight.decode_kernel import shares_rows
 
 
@@ -66,6 +68,7 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "learnable_sink": ("sink", _present),
     "num_splits": ("split", lambda value: value > 1),
     "page_table": ("paged", _present),
+    "q_v": ("qv", _present),
     "s_aux": ("sink", _present),
     "seqused_k": ("seqused", _present),
     "seqused_q": ("seqused", _present),
@@ -78,6 +81,7 @@ _NEUTRAL = (
     "max_seqlen_q",
     "max_seqlen_k",
     "out",
+    "return_attn_probs",
     "return_lse",
     "return_softmax_lse",
     "rotary_cos",
@@ -105,6 +109,8 @@ def _used(features: dict[str, Any]) -> set[str]:
         elif name in _ARGUMENTS:
             feature, asks = _ARGUMENTS[name]
             used |= {feature} if asks(value) else set()
+        elif name in FOREIGN:
+            refuse_foreign("explain", {name: value})
         elif name not in _NEUTRAL:
             known = ", ".join([*dispatch.FEATURES, *_ARGUMENTS])
             raise TypeError(f"explain() knows no feature {name!r}; allowed: {known}")
@@ -130,11 +136,11 @@ def explain(
 
     Either of a call: q, k, v and the arguments that the attention function would get (dropout_p,
     window_size, block_table, ...). Or of a description: dtype, headdim, headdim_v, heads_q,
-    heads_kv, shared_kv (v is k[..., :headdim_v]) and features by name (causal, window, varlen,
-    seqused, softcap, alibi, sink, bias, dbias, dropout, paged, odd_pages, leftpad,
-    cache_batch_idx, split, tree, fp8_kv, fp8, deterministic, batch_invariant) with a true value.
-    max_seqlen_q tells how many tokens a sequence has where q does not: few rows for each key are
-    the decode kernels'.
+    heads_kv, shared_kv (v is k[..., :headdim_v]; with qv: k is the columns behind v) and features
+    by name (causal, window, attention_chunk, varlen, seqused, softcap, alibi, sink, bias, dbias,
+    dropout, paged, odd_pages, leftpad, cache_batch_idx, split, tree, fp8_kv, fp8, qv,
+    deterministic, batch_invariant) with a true value. max_seqlen_q tells how many tokens a sequence
+    has where q does not: few rows for each key are the decode kernels'.
     device: a torch device, "sm_90", (9, 0), or None for q's, else this machine's. op: forward or
     backward. A capability is answered from the kernel table, a device from this build.
     """
@@ -142,19 +148,33 @@ def explain(
         raise ValueError(f"op is {op!r}; allowed: {', '.join(dispatch.OPS)}")
     used = _used(features)
     seqlen_q = features.get("max_seqlen_q")
+    columns = False
     if q is not None:
         k = q if k is None else k
         v = k if v is None else v
         device = q.device if device is None else device
         dtype, headdim, headdim_v = q.dtype, q.shape[-1], v.shape[-1]
         heads_q, heads_kv = q.shape[-2], k.shape[-2]
-        shared_kv = headdim >= dispatch.SHARED_KV_FROM and shares_rows(q, k, v)
+        rows = whole_rows(k, v) if "qv" in used else None
+        columns = rows is not None
+        if rows is not None:
+            k, v = rows, rows[..., :headdim_v]
+            shared_kv = shares_rows(k, k, v)
+        else:
+            shared_kv = headdim >= dispatch.SHARED_KV_FROM and shares_rows(q, k, v)
         seqlen_q = q.shape[1] if seqlen_q is None and q.dim() == 4 else seqlen_q
         if k.element_size() == 1:
             used.add("fp8" if q.element_size() == 1 else "fp8_kv")
         cached = used & {"paged", "leftpad", "cache_batch_idx"}
         if cached and dispatch.odd_pages(k, v, paged="paged" in used):
             used.add("odd_pages")
+    headdim_v = headdim if headdim_v is None else headdim_v
+    if "qv" in used:  # as absorbed.joined does
+        own = not used & {"paged", "leftpad", "cache_batch_idx", "seqused"}
+        if columns or shared_kv or own:
+            used.remove("qv")
+            headdim += headdim_v
+            shared_kv = shared_kv or (own and headdim % 8 == headdim_v % 8 == 0)
     if heads_kv is not None and heads_kv != heads_q:
         used.add("gqa")
     query = dispatch.Query(
@@ -162,7 +182,7 @@ def explain(
         device_capability(device),
         str(dtype).removeprefix("torch."),
         headdim,
-        headdim if headdim_v is None else headdim_v,
+        headdim_v,
         frozenset(used),
         None if seqlen_q is None else int(seqlen_q) * heads_q // (heads_kv or heads_q),
         shared_kv,

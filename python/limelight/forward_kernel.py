@@ -116,6 +116,7 @@ def run_forward_kernel(
             p.causal,
             p.window_left,
             p.window_right,
+            p.attention_chunk,
             p.softcap,
             p.dropout_p,
             p.max_seqlen_q,

@@ -13,13 +13,11 @@ from torch import Tensor
 
 from limelight.arguments import build_problem, host_int, one_of, refuse_foreign
 from limelight.autograd import attention
-from limelight.messages import bad, check_index, check_tensor, contiguous_rows
+from limelight.inputs import attention_inputs, paged_extent
 from limelight.probabilities import signed_probabilities
 
 if TYPE_CHECKING:
     from limelight.arguments import WindowSize
-
-_FLOAT32 = torch.float32
 
 
 def flash_attn_func(
@@ -39,6 +37,8 @@ def flash_attn_func(
     s_aux: Tensor | None = None,
     learnable_sink: Tensor | None = None,
     bias: Tensor | None = None,
+    qv: Tensor | None = None,
+    attention_chunk: int = 0,
     seqused_q: Tensor | None = None,
     seqused_k: Tensor | None = None,
     q_descale: Tensor | None = None,
@@ -66,6 +66,11 @@ def flash_attn_func(
     sink (= s_aux = learnable_sink): (heads_q,), one more logit in the denominator; has a gradient.
     bias: (batch, heads_q, seqlen_q, seqlen_k), each extent may be 1, added to the scaled score; has
         a gradient.
+    qv: q's shape with headdim_v: scores are softmax_scale * (q k^T + qv v^T) (absorbed latent
+        attention), softmax_scale by default (headdim + headdim_v)**-0.5. Kernels read k and v in
+        place where they are columns of the same rows, v first. Not float8.
+    attention_chunk: in chunks of so many tokens from the first key on, rows see keys of their own
+        chunk only (FA3; Llama 4); 0 = off.
     seqused_q, seqused_k: (batch,) int32, how many rows and keys of each sequence take part.
     q_descale, k_descale, v_descale: (batch, heads_kv) fp32, not negative; of float8 tensors, else
         without effect.
@@ -82,7 +87,7 @@ def flash_attn_func(
     stack = others.pop("_stack", None) if others else None  # what q, k, v are views of
     if others:
         refuse_foreign("flash_attn_func", others)
-    q, k, v = _inputs(q, k, v)
+    q, k, v = attention_inputs(q, k, v)
     problem = build_problem(
         q,
         k,
@@ -100,6 +105,8 @@ def flash_attn_func(
         alibi_slopes=alibi_slopes,
         sink=_sink(sink, s_aux, learnable_sink),
         bias=bias,
+        qv=qv,
+        attention_chunk=attention_chunk,
         descales=(q_descale, k_descale, v_descale),
         num_splits=num_splits,
         batch_invariant=batch_invariant,
@@ -107,7 +114,7 @@ def flash_attn_func(
     )
     result = attention(q, k, v, problem, out, stack)
     if return_attn_probs:
-        return *result, signed_probabilities(q, k, problem)
+        return *result, signed_probabilities(q, k, v, problem)
     return result if return_lse or return_softmax_lse else result[0]
 
 
@@ -138,6 +145,9 @@ def flash_attn_varlen_func(
     sinks: Tensor | None = None,
     learnable_sink: Tensor | None = None,
     bias: Tensor | None = None,
+    qv: Tensor | None = None,
+    q_v: Tensor | None = None,
+    attention_chunk: int = 0,
     q_descale: Tensor | None = None,
     k_descale: Tensor | None = None,
     v_descale: Tensor | None = None,
@@ -167,7 +177,7 @@ def flash_attn_varlen_func(
     bias: (batch, heads_q, max_seqlen_q, max_seqlen_k), each extent may be 1; for pages the last is
         max_pages * page_size.
     sinks: = sink. tree_mask, unified_max, scheduler_metadata: as in flash_attn_with_kvcache.
-    fa_version, ver: choose kernels elsewhere, change nothing here.
+    fa_version, ver: choose kernels elsewhere, change nothing here. q_v: = qv.
 
     Everything else, and what is returned, as in flash_attn_func; lse is (heads_q, total_q) where
     cu_seqlens_q is given.
@@ -177,13 +187,15 @@ def flash_attn_varlen_func(
         refuse_foreign("flash_attn_varlen_func", others)
     if page_table is not None:
         block_table = one_of("the pages", block_table=block_table, page_table=page_table)
-    q, k, v = _inputs(q, k, v, block_table)
+    if q_v is not None:
+        qv = one_of("queries of the values", qv=qv, q_v=q_v)
+    q, k, v = attention_inputs(q, k, v, block_table)
     if cu_seqlens_q is None:
         max_seqlen_q = q.shape[-3]
     elif type(max_seqlen_q) is not int:
         max_seqlen_q = host_int("max_seqlen_q", max_seqlen_q)
     if block_table is not None:
-        max_seqlen_k = _paged_extent(k, block_table)
+        max_seqlen_k = paged_extent(k, block_table)
     elif cu_seqlens_k is None:
         max_seqlen_k = k.shape[-3]
     elif type(max_seqlen_k) is not int:
@@ -209,6 +221,8 @@ def flash_attn_varlen_func(
         alibi_slopes=alibi_slopes,
         sink=_sink(sink, s_aux, learnable_sink, sinks),
         bias=bias,
+        qv=qv,
+        attention_chunk=attention_chunk,
         descales=(q_descale, k_descale, v_descale),
         num_splits=num_splits,
         batch_invariant=batch_invariant,
@@ -219,7 +233,7 @@ def flash_attn_varlen_func(
     )
     result = attention(q, k, v, problem, out, stack)
     if return_attn_probs:
-        return *result, signed_probabilities(q, k, problem)
+        return *result, signed_probabilities(q, k, v, problem)
     return result if return_lse or return_softmax_lse else result[0]
 
 
@@ -234,53 +248,3 @@ def _sink(
     return one_of(
         "one logit per head", sink=sink, s_aux=s_aux, sinks=sinks, learnable_sink=learnable_sink
     )
-
-
-def _inputs(
-    q: Tensor, k: Tensor, v: Tensor, block_table: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v as tensors that have at least three dimensions, cast as autocast wants.
-
-    Rows are made contiguous; those of pages never, which a call would copy as a whole.
-    """
-    if not (
-        isinstance(q, Tensor)
-        and isinstance(k, Tensor)
-        and isinstance(v, Tensor)
-        and q.dim() > 2
-        and k.dim() > 2
-        and v.dim() > 2
-    ):
-        _refuse_inputs(q, k, v)
-    if q.dtype is _FLOAT32 or k.dtype is _FLOAT32 or v.dtype is _FLOAT32:
-        q, k, v = autocast(q), autocast(k), autocast(v)
-    if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
-        q = contiguous_rows(q)
-        if block_table is None:
-            k, v = contiguous_rows(k), contiguous_rows(v)
-    return q, k, v
-
-
-def autocast(x: Tensor) -> Tensor:
-    """x, cast to autocast's dtype if that is on and x is float32."""
-    device = x.device.type
-    if x.dtype is _FLOAT32 and device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
-        return x.to(torch.get_autocast_dtype(device))
-    return x
-
-
-def _refuse_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        check_tensor(name, x)
-        if x.dim() < 3:
-            allowed = "(batch, seqlen, heads, headdim) or (total, heads, headdim)"
-            raise bad(f"{name}.shape", x.shape, allowed, f"{name} of that layout")
-
-
-def _paged_extent(k: Tensor, block_table: Tensor) -> int:
-    """The tokens that block_table can address."""
-    check_index("block_table", block_table, 2)
-    if k.dim() != 4:
-        allowed = "(num_pages, page_size, heads_kv, headdim) with block_table"
-        raise bad("k.shape", k.shape, allowed, "block_table=None for keys that are not paged")
-    return k.shape[1] * block_table.shape[1]

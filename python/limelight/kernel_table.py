@@ -9,6 +9,7 @@ from dataclasses import dataclass
 FEATURES: dict[str, tuple[str, str]] = {
     "causal": ("causal masking", "causal=False"),
     "window": ("a sliding window", "window_size=(-1, -1)"),
+    "attention_chunk": ("attention inside of chunks (attention_chunk)", "attention_chunk=0"),
     "varlen": ("packed sequences (cu_seqlens)", "dense q, k and v"),
     "seqused": ("per-sequence lengths (seqused, cache_seqlens)", "full-length sequences"),
     "gqa": ("fewer key/value heads than query heads", "as many key/value heads as query heads"),
@@ -29,6 +30,7 @@ FEATURES: dict[str, tuple[str, str]] = {
     "tree": ("a tree mask over the new tokens (tree_mask)", "tree_mask=None"),
     "fp8_kv": ("float8 keys and values with a 16-bit q", "k and v of q's dtype"),
     "fp8": ("float8 tensors", "float16 or bfloat16 tensors"),
+    "qv": ("qv with keys and values apart", "k and v as columns of the same rows, v first"),
     "deterministic": ("deterministic=True", "deterministic=False"),
     "batch_invariant": ("batch_invariant=True", "batch_invariant=False"),
 }
@@ -66,6 +68,7 @@ _SM80_FEATURES = frozenset(
     (
         "causal",
         "window",
+        "attention_chunk",
         "varlen",
         "seqused",
         "gqa",
@@ -83,6 +86,7 @@ _DECODE_FEATURES = frozenset(
     (
         "causal",
         "window",
+        "attention_chunk",
         "varlen",
         "seqused",
         "gqa",
@@ -100,7 +104,11 @@ _DECODE_FEATURES = frozenset(
         "batch_invariant",
     )
 )
-_SM90_FEATURES = _SM80_FEATURES - {"dropout"} | {"paged", "leftpad", "cache_batch_idx"}
+_SM90_FEATURES = _SM80_FEATURES - {"attention_chunk", "dropout"} | {
+    "paged",
+    "leftpad",
+    "cache_batch_idx",
+}
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         name="sm90_fwd",

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from limelight.arguments import build_problem, host_int, one_of, refuse_foreign, window_bounds
+from limelight.absorbed import joined
+from limelight.arguments import (
+    build_problem,
+    chunk_length,
+    host_int,
+    one_of,
+    refuse_foreign,
+    window_bounds,
+)
 from limelight.autograd import attention, is_eager
 from limelight.cache_append import Places, Rotary, kernel_refusal, run_kernel, token_places
 from limelight.check_values import wanted
 from limelight.execute import run, validate
-from limelight.interface import autocast
+from limelight.inputs import autocast
 from limelight.kvcache_checks import (
     check_append,
     check_no_grad,
@@ -66,6 +74,8 @@ def flash_attn_with_kvcache(
     s_aux: Tensor | None = None,
     learnable_sink: Tensor | None = None,
     bias: Tensor | None = None,
+    qv: Tensor | None = None,
+    attention_chunk: int = 0,
     tree_mask: Tensor | None = None,
     unified_max: float | None = None,
     batch_invariant: bool = False,
@@ -90,8 +100,8 @@ def flash_attn_with_kvcache(
         its block table raises where lengths are checked (CPU, LIMELIGHT_CHECK=1); elsewhere it is
         not stored, and no memory outside of the cache is touched.
     rotary_cos, rotary_sin: (seqlen_rotary, rotary_dim / 2), at least as long as the cache. Keys
-        turn by their position; query i by cache_seqlens + i where causal or windowed, otherwise
-        every query by cache_seqlens. Leftpad does not shift positions. Computed in fp32.
+        turn by their position; query i by cache_seqlens + i where causal, windowed or in chunks,
+        otherwise every query by cache_seqlens. Leftpad does not shift positions. In fp32.
     rotary_seqlens: (batch,) int32, positions to count from in the place of cache_seqlens.
     rotary_interleaved: pairs (0, 1), (2, 3), ... (GPT-J); otherwise halves (GPT-NeoX).
     cache_seqlens: int or (batch,) int32, the cached tokens before this call; None: all.
@@ -99,6 +109,8 @@ def flash_attn_with_kvcache(
     cache_leftpad: (batch,) int32, how many tokens at the row's start are invisible.
     block_table (= page_table): (batch, max_pages) int32, the pages of each sequence in order.
     bias: (batch, heads_q, seqlen_q, the cache's length), each extent may be 1.
+    qv: q's shape with headdim_v, not turned: as in flash_attn_func; q is then the rotary part.
+    attention_chunk: as in flash_attn_func; chunks are counted from cache_leftpad.
     tree_mask: (batch, seqlen_q, ceil(seqlen_q / 32)) int32 of ``pack_tree_mask`` (with
         cu_seqlens_q: max_seqlen_q): which of the last seqlen_q keys, the new tokens, each query
         sees; it sees all earlier keys. Not with causal or window_size. For speculative decoding.
@@ -121,7 +133,7 @@ def flash_attn_with_kvcache(
         sink = one_of(
             "a logit per head", sink=sink, sinks=sinks, s_aux=s_aux, learnable_sink=learnable_sink
         )
-    check_no_grad(q, k_cache, v_cache, k, v)
+    check_no_grad(q, k_cache, v_cache, k, v, qv)
     q = contiguous_rows(_cast(q, k_cache))
     k = k if k is None else contiguous_rows(_cast(k, k_cache))
     v = v if v is None else contiguous_rows(_cast(v, v_cache))
@@ -158,7 +170,7 @@ def flash_attn_with_kvcache(
         k, cos, sin, starts = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, capacity)
         if rotary_seqlens is not None:
             starts = rotary_positions(rotary_seqlens, new, batch, cos)
-        by_row = max(window_bounds(window_size, causal)) >= 0
+        by_row = chunk_length(attention_chunk) > 0 or max(window_bounds(window_size, causal)) >= 0
         rotary = Rotary(cos, sin, rotary_interleaved, q, cu_seqlens_q, by_row)
     if k is not None and v is not None and cache_seqlens is not None and batch > 0:
         by_kernel = is_eager(q) and kernel_refusal(k_cache, v_cache, k, v, rotary) is None
@@ -188,6 +200,8 @@ def flash_attn_with_kvcache(
         alibi_slopes=alibi_slopes,
         sink=sink,
         bias=bias,
+        qv=qv,
+        attention_chunk=attention_chunk,
         descales=(q_descale, k_descale, v_descale),
         num_splits=num_splits,
         batch_invariant=batch_invariant,
@@ -197,7 +211,7 @@ def flash_attn_with_kvcache(
     )
     if k is not None and not torch.compiler.is_compiling():
         # Nothing is written where the attention would refuse.
-        plan = validate(q, k_cache, v_cache, problem, out)
+        plan = validate(*joined(q, k_cache, v_cache, problem), out)
     if k is not None and v is not None and cache_seqlens is not None and batch > 0:
         places = Places(cache_seqlens, cu_seqlens_k_new, cache_batch_idx, block_table)
         scales = (problem.k_descale, problem.v_descale)
@@ -212,7 +226,8 @@ def flash_attn_with_kvcache(
                 q, k = _turn(rotary, k, k_cache, starts, cu_seqlens_k_new)
             append_op(k_cache, v_cache, k, v, *places, *scales)
     if by_kernel and problem.sink is None and problem.bias is None:
-        result = run(plan, q, k_cache, v_cache, problem, out)  # nothing can require a gradient
+        # Nothing can require a gradient.
+        result = run(plan, *joined(q, k_cache, v_cache, problem), out)
     else:
         result = attention(q, k_cache, v_cache, problem, out)
     return result if return_softmax_lse or return_lse else result[0]

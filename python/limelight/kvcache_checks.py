@@ -16,10 +16,10 @@ _QUANTISED = (torch.float16, torch.bfloat16, torch.float32)  # for a float8 cach
 
 
 def check_no_grad(*tensors: Tensor | None) -> None:
-    names = ("q", "k_cache", "v_cache", "k", "v")
+    names = ("q", "k_cache", "v_cache", "k", "v", "qv")
     grad = torch.is_grad_enabled()
     for name, x in zip(names, tensors, strict=True):
-        if x is None and name in ("k", "v"):
+        if x is None and name in ("k", "v", "qv"):
             continue
         if not isinstance(x, Tensor):
             check_tensor(name, x)

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from limelight import runtime
+from limelight.arguments import refuse_foreign
 from limelight.autograd import is_eager
-from limelight.messages import as_whole, bad, check_out, check_tensor, check_written
+from limelight.messages import (
+    as_whole,
+    bad,
+    check_index,
+    check_out,
+    check_tensor,
+    check_written,
+)
 
 _OUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -77,7 +85,10 @@ def flash_attn_combine(
     out: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     *,
+    cu_seqlens: Tensor | None = None,
+    seqused: Tensor | None = None,
     return_lse: bool = True,
+    **others: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Join the partial results of a split along the keys.
 
@@ -85,7 +96,13 @@ def flash_attn_combine(
     fp32. lse_partial: out_partial's shape without headdim, fp32, natural log; -inf (or +inf) marks
     a part without keys. Returns (out, lse): out in out_dtype (default fp32), lse fp32 of out's
     shape without headdim (None unless return_lse). A row without keys gets out = 0 and lse = -inf.
+    cu_seqlens, seqused: the rows of packed sequences (FA4); every row is joined, whosever it is.
     """
+    if others:
+        refuse_foreign("flash_attn_combine", others)
+    for name, lengths in (("cu_seqlens", cu_seqlens), ("seqused", seqused)):
+        if lengths is not None:
+            check_index(name, lengths, 1)
     for name, x in (("out_partial", out_partial), ("lse_partial", lse_partial)):
         check_tensor(name, x)
         if x.dtype != torch.float32:

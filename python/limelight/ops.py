@@ -23,11 +23,12 @@ FIELDS = tuple(field.name for field in fields(AttentionProblem))
 # The operators take AttentionProblem's fields in its order.
 _PROBLEM = """
     float softmax_scale, SymInt max_seqlen_q, SymInt max_seqlen_k, bool causal, SymInt window_left,
-    SymInt window_right, float softcap, float dropout_p, bool deterministic, bool batch_invariant,
-    int num_splits, float? unified_max, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k,
-    Tensor? seqused_q, Tensor? seqused_k, Tensor? leftpad_k, Tensor? cache_batch_idx,
-    Tensor? block_table, Tensor? tree_mask, Tensor? alibi_slopes, Tensor? sink, Tensor? bias,
-    Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, Tensor? rng_state, Tensor? schedule
+    SymInt window_right, SymInt attention_chunk, float softcap, float dropout_p, bool deterministic,
+    bool batch_invariant, int num_splits, float? unified_max, Tensor? cu_seqlens_q,
+    Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, Tensor? leftpad_k,
+    Tensor? cache_batch_idx, Tensor? block_table, Tensor? tree_mask, Tensor? alibi_slopes,
+    Tensor? sink, Tensor? bias, Tensor? qv, Tensor? q_descale, Tensor? k_descale,
+    Tensor? v_descale, Tensor? rng_state, Tensor? schedule
 """
 SCHEMAS = (
     f"""attention_forward(Tensor q, Tensor k, Tensor v, {_PROBLEM}) -> (Tensor out, Tensor lse)""",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from limelight.interface import autocast, flash_attn_func, flash_attn_varlen_func
+from limelight.inputs import autocast
+from limelight.interface import flash_attn_func, flash_attn_varlen_func
 from limelight.messages import bad, check_tensor, contiguous_rows
 
 if TYPE_CHECKING:
@@ -29,10 +30,19 @@ def flash_attn_qkvpacked_func(
     alibi_slopes: Tensor | None = None,
     deterministic: bool = False,
     return_attn_probs: bool = False,
+    *,
+    num_heads_q: int | None = None,
     **later: Unpack[Later],
 ) -> Any:
-    """flash_attn_func of q, k, v stacked as qkv (batch, seqlen, 3, heads, headdim)."""
-    qkv, (q, k, v) = _unstack("qkv", qkv, 5, 3)
+    """flash_attn_func of q, k, v stacked as qkv (batch, seqlen, 3, heads, headdim).
+
+    num_heads_q: qkv is (batch, seqlen, num_heads_q + 2 * heads_kv, headdim), as in flash-attn 3.
+    """
+    stack: Tensor | None = None
+    if num_heads_q is None:
+        stack, (q, k, v) = _unstack("qkv", qkv, 5, 3)
+    else:
+        q, k, v = _split_heads(qkv, num_heads_q)
     return flash_attn_func(
         q,
         k,
@@ -46,7 +56,7 @@ def flash_attn_qkvpacked_func(
         deterministic,
         return_attn_probs,
         **later,
-        _stack=qkv,
+        _stack=stack,
     )
 
 
@@ -153,6 +163,18 @@ def flash_attn_varlen_kvpacked_func(
         **later,
         _stack=kv,
     )
+
+
+def _split_heads(qkv: Tensor, num_heads_q: int) -> tuple[Tensor, ...]:
+    """q, k, v of heads that lie one after the other."""
+    check_tensor("qkv", qkv)
+    heads_kv, odd = divmod(qkv.shape[-2] - num_heads_q, 2) if qkv.dim() == 4 else (0, 0)
+    if heads_kv < 1 or num_heads_q < 1 or odd:
+        was = f"{tuple(qkv.shape)} with num_heads_q {num_heads_q}"
+        allowed = "(batch, seqlen, num_heads_q + 2 * heads_kv, headdim)"
+        raise bad("qkv.shape", was, allowed, "flash_attn_func of q, k and v")
+    kv = num_heads_q + heads_kv
+    return qkv[..., :num_heads_q, :], qkv[..., num_heads_q:kv, :], qkv[..., kv:, :]
 
 
 def _unstack(name: str, x: Tensor, dims: int, parts: int) -> tuple[Tensor, tuple[Tensor, ...]]:

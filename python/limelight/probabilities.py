@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limelight import torch_path
+from limelight.absorbed import copied
 
 if TYPE_CHECKING:
     from limelight.problem import AttentionProblem
 
 
-def signed_probabilities(q: Tensor, k: Tensor, p: AttentionProblem) -> Tensor:
+def signed_probabilities(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Tensor:
     """Return FA2's S_dmask (batch, heads_q, max_seqlen_q, max_seqlen_k); empty without dropout.
 
     Entries are the softmax before dropout, negative where dropout removes them, 0 where no key is
@@ -32,6 +33,7 @@ def signed_probabilities(q: Tensor, k: Tensor, p: AttentionProblem) -> Tensor:
         return q.new_empty(0, q.shape[-2], p.max_seqlen_q, p.max_seqlen_k)
     rng_state = p.rng_state
     with torch.no_grad():
+        q, k, _, p = copied(q, k, v, p)
         if p.block_table is not None:
             k = torch_path.gather_pages(k, p.block_table, num_tokens=p.max_seqlen_k)
             p = replace(p, block_table=None)

@@ -21,11 +21,14 @@ class AttentionProblem:
 
     Key j of seqlen_k is visible to row i of seqlen_q iff
     ``i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k - seqlen_q + window_right``
-    (-1 = unbounded; ``causal`` means window_right = 0: bottom-right alignment). With ``tree_mask``
-    the last seqlen_q keys are the new tokens: row i sees new token t iff bit t % 32 of word
+    (-1 = unbounded; ``causal`` means window_right = 0: bottom-right alignment). With
+    ``attention_chunk`` > 0 keys and rows are cut into chunks of that many tokens from the first key
+    on, leftpad_k: j has to lie in the chunk of i + seqlen_k - seqlen_q. With ``tree_mask`` the last
+    seqlen_q keys are the new tokens: row i sees new token t iff bit t % 32 of word
     tree_mask[b, i, t // 32] is set, and every earlier key.
 
-    Score: ``s = softmax_scale * q.k``; ``s = softcap * tanh(s / softcap)`` if softcap > 0;
+    Score: ``s = softmax_scale * q.k``, with ``qv`` ``softmax_scale * (q.k + qv.v)``;
+    ``s = softcap * tanh(s / softcap)`` if softcap > 0;
     ``s -= alibi_slope * |i + seqlen_k - seqlen_q - j|``; ``s += bias``; then the softmax over
     visible keys, with one extra logit ``sink[head]`` in the denominator only, then dropout (kept
     entries divided by 1 - dropout_p). LSE is the natural log of that denominator (sink included).
@@ -38,6 +41,7 @@ class AttentionProblem:
     causal: bool = False
     window_left: int = -1
     window_right: int = -1  # already 0 when causal
+    attention_chunk: int = 0  # 0 = off
     softcap: float = 0.0
     dropout_p: float = 0.0
     deterministic: bool = False
@@ -55,6 +59,7 @@ class AttentionProblem:
     alibi_slopes: Tensor | None = None  # (heads_q,) or (batch, heads_q) fp32
     sink: Tensor | None = None  # (heads_q,) fp32
     bias: Tensor | None = None  # 4-D, each extent 1 or full: (batch, heads_q, seqlen_q, seqlen_k)
+    qv: Tensor | None = None  # q's shape with headdim_v: absorbed latent attention
     q_descale: Tensor | None = None  # (batch, heads_kv) fp32, any strides
     k_descale: Tensor | None = None
     v_descale: Tensor | None = None

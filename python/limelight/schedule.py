@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from limelight import dispatch, runtime
-from limelight.arguments import refuse_foreign, window_bounds
+from limelight.arguments import chunk_length, refuse_foreign, window_bounds
 from limelight.checks import MAX_SPLITS
 from limelight.decode_kernel import make_schedule, padded
+from limelight.kernel_table import SHARED_KV_FROM
 from limelight.messages import as_text, as_whole, bad, check_index
 
 if TYPE_CHECKING:
@@ -93,11 +94,14 @@ def get_scheduler_metadata(
         allowed = f"a multiple of num_heads_kv = {num_heads_kv}"
         raise bad("num_heads_q", num_heads_q, allowed, "repeated keys")
     left, right = window_bounds(window_size, causal)
+    masks = (causal, left, right, chunk_length(attention_chunk))
     refuse_foreign(
         "get_scheduler_metadata",
-        {"attention_chunk": attention_chunk, "pack_gqa": pack_gqa, "sm_margin": sm_margin},
+        {"pack_gqa": pack_gqa, "sm_margin": sm_margin},
     )
     dims = (headdim, headdim if headdim_v is None else headdim_v)
+    if headdim < SHARED_KV_FROM <= dims[1]:
+        dims = (headdim + dims[1], dims[1])  # a call with qv, which joins it to q
     if not _has_kernel(cache_seqlens.device, qkv_dtype, dims):
         return cache_seqlens.new_empty(0)
     lengths = cache_seqlens
@@ -108,7 +112,7 @@ def get_scheduler_metadata(
     heads = (num_heads_q, num_heads_kv)
     dims = (padded(dims[0]), padded(dims[1]))
     extents = (batch_size, *heads, *dims, max_seqlen_q, max_seqlen_k, num_splits, False)
-    return make_schedule(lengths, extents, (causal, left, right), cu_seqlens_q, cache_leftpad)
+    return make_schedule(lengths, extents, masks, cu_seqlens_q, cache_leftpad)
 
 
 def _has_kernel(device: torch.device, dtype: torch.dtype, dims: tuple[int, int]) -> bool:

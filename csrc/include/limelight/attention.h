@@ -40,10 +40,12 @@ struct DescaleStrides {
 ///
 /// Key j is visible to row i iff i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k -
 /// seqlen_q + window_right
-/// (-1 = unbounded; causal sets window_right = 0). Score: s = softmax_scale * q.k, then softcap *
-/// tanh(s / softcap), then - alibi_slope * |i + seqlen_k - seqlen_q - j|, then + bias. `sink` is
-/// one more logit per head in the denominator only. lse is the natural log of the denominator; a
-/// row that sees no key gets out = 0, lse = -inf.
+/// (-1 = unbounded; causal sets window_right = 0). With attention_chunk > 0 rows and keys are cut
+/// into chunks of so many tokens from the first key (leftpad_k) on, and j has to lie in the chunk
+/// of i + seqlen_k - seqlen_q. Score: s = softmax_scale * q.k, then softcap * tanh(s / softcap),
+/// then - alibi_slope * |i + seqlen_k - seqlen_q - j|, then + bias. `sink` is one more logit per
+/// head in the denominator only. lse is the natural log of the denominator; a row that sees no key
+/// gets out = 0, lse = -inf.
 ///
 /// A field that a kernel does not serve makes the call return Status::Code::kUnsupported; none is
 /// ignored.
@@ -95,6 +97,7 @@ struct AttentionParams {
     bool causal = false;
     int32_t window_left = -1;
     int32_t window_right = -1;
+    int32_t attention_chunk = 0;  ///< 0: off
     float softcap = 0.0f;
     const float* alibi_slopes = nullptr;  ///< [heads_q] or [batch, heads_q]
     int64_t alibi_batch_stride = 0;       ///< 0: one slope per head for the whole batch

@@ -25,10 +25,11 @@ REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
 @dataclass(frozen=True, eq=False)
 class Structure:
     """Key j is visible to row i iff i + offset - left <= j <= i + offset + right (-1 = unbounded)
-    in the same segment."""
+    in the same segment and, where chunk > 0, the same chunk of so many keys."""
 
     window_left: int = -1
     window_right: int = -1
+    chunk: int = 0
     segments: Tensor | None = None  # (batch, seqlen) integers, equal inside one packed sequence
 
     @property
@@ -37,15 +38,21 @@ class Structure:
 
     @property
     def unmasked(self) -> bool:
-        return self.window_left < 0 and self.window_right < 0
+        return self.window_left < 0 and self.window_right < 0 and self.chunk == 0
 
     def intersect(self, other: Structure) -> Structure | None:
+        segments = other.segments if self.segments is None else self.segments
+        chunk = max(self.chunk, other.chunk)
         if self.segments is not None and other.segments is not None:
+            return None
+        # Chunks of two lengths, and chunks that run on over the ends of sequences.
+        if min(self.chunk, other.chunk) > 0 or (chunk > 0 and segments is not None):
             return None
         return Structure(
             _tighter(self.window_left, other.window_left),
             _tighter(self.window_right, other.window_right),
-            other.segments if self.segments is None else self.segments,
+            chunk,
+            segments,
         )
 
 
@@ -182,6 +189,14 @@ def _symmetric_window(variables: dict[str, Any]) -> Structure | None:
     return Structure(width, width) if isinstance(width, int) and width >= 0 else None
 
 
+def _chunked(variables: dict[str, Any]) -> Structure | None:
+    """Chunks that begin at the first key; behind left padding they begin elsewhere."""
+    length, padding = variables.get("chunk_size"), variables.get("left_padding")
+    if not isinstance(length, int) or length < 1 or not isinstance(padding, Tensor):
+        return None
+    return None if bool(padding.any()) else Structure(chunk=length)
+
+
 def _packed(variables: dict[str, Any]) -> Structure | None:
     segments = variables.get("packed_sequence_mask")
     return Structure(segments=segments) if isinstance(segments, Tensor) else None
@@ -198,6 +213,7 @@ _KNOWN: dict[str, Callable[[dict[str, Any]], Structure | None]] = {
     "causal_mask_function": lambda _: Structure(window_right=0),
     "bidirectional_mask_function": lambda _: Structure(),
     "and_masks.<locals>.and_mask": _all_of,
+    "chunked_overlay.<locals>.inner_mask": _chunked,
     "sliding_window_overlay.<locals>.inner_mask": _window,
     "sliding_window_bidirectional_overlay.<locals>.inner_mask": _symmetric_window,
     PACKED: _packed,

@@ -73,7 +73,7 @@ def structured(
     if padding is None or padding.side == "none":
         return _dense(q, k, v, structure, bias, options)
     same_tokens = structure.causal and q.shape[1] == k.shape[1]
-    unbounded = structure.window_left < 0
+    unbounded = structure.window_left < 0 and structure.chunk == 0
     if padding.side == "right" and same_tokens:
         lengths = padding.lengths
         return _dense(
@@ -85,7 +85,10 @@ def structured(
     if (
         bias is None
         and same_tokens
-        and (padding.side == "left" or (padding.side == "holes" and unbounded))
+        and (
+            (padding.side == "left" and structure.chunk == 0)
+            or (padding.side == "holes" and unbounded)
+        )
     ):
         return _unpadded(q, k, v, layout, padding, options)
     hidden = layout.once(("bias", q.dtype), lambda: additive(padding.mask, q.dtype)[:, None, None])
@@ -110,6 +113,8 @@ def _dense(
     q: Tensor, k: Tensor, v: Tensor, structure: Structure, bias: Tensor | None, options: Options
 ) -> Tensor:
     window = (structure.window_left, structure.window_right)
+    if structure.chunk > 0:
+        options = options | {"attention_chunk": structure.chunk}
     out: Tensor = limelight.flash_attn_func(
         q, k, v, causal=structure.causal, window_size=window, bias=bias, **options
     )

@@ -147,7 +147,8 @@ def attention_mask(
     if structure is not None:
         # transformers forbids the skip for packed sequences too, where the structure says it all.
         skippable = allow_is_causal_skip if structure.causal else allow_is_bidirectional_skip
-        if skippable or structure.segments is not None:
+        starts = structure.chunk == 0 or kv_offset % structure.chunk == 0  # chunks at key 0
+        if starts and (skippable or structure.segments is not None):
             keys = _visible_keys(structure, q_length, kv_length, int(q_offset) - kv_offset)
             if keys is not None:
                 real = _real_keys(attention_mask, batch_size, kv_offset, keys, device)

@@ -58,6 +58,8 @@ def backward(
             raise ValueError(
                 f"{name} is {tensor.dtype}: FP8 attention has no backward; use bfloat16 or float16"
             )
+    if problem.qv is not None:
+        raise ValueError("qv: there is no backward pass beside it; join it to q, and v to k")
     plan = make_plan(q, k, problem, tile_keys)
     context = make_context(q, k, problem, plan)
     run = _Run(context, dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, into)

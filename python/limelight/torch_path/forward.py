@@ -88,7 +88,7 @@ def _row_block(
 ) -> tuple[Tensor, Tensor]:
     """O (batch, rows, heads_q, headdim_v) and LSE (batch, rows, heads_q) of one block of rows."""
     problem, plan = context.problem, context.plan
-    q_tile = context.read_rows(q, rows) * context.batch_scale(rows)
+    q_tile = context.read_queries(q, rows)
     row_max = q_tile.new_full(q_tile.shape[:-1], -_INF)
     row_sum = torch.zeros_like(row_max)
     acc = q_tile.new_zeros((*row_max.shape, v.shape[-1]))
@@ -97,7 +97,8 @@ def _row_block(
         seen = None if visible is None else visible.any(-2)
         k_tile = context.read_keys(k, keys, seen)
         v_tile = context.read_keys(v, keys, seen)
-        scores, _ = context.scores(q_tile, k_tile, group, rows, keys, visible)
+        whole = context.score_keys(k_tile, v_tile)
+        scores, _ = context.scores(q_tile, whole, group, rows, keys, visible)
         new_max = torch.maximum(row_max, scores.amax(-1))
         base = new_max.masked_fill(new_max == -_INF, 0.0)  # keeps -inf - -inf out of the exponents
         p = torch.exp(scores - base.unsqueeze(-1))

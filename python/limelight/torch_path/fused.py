@@ -62,6 +62,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, group: Gr
         and problem.softmax_scale > 0  # the operator scales what it has masked
         and problem.softcap == 0.0
         and problem.dropout_p == 0.0
+        and problem.attention_chunk == 0
         and _is_causal(problem, group) is not None
         and all(
             x is None
@@ -69,6 +70,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, problem: AttentionProblem, group: Gr
                 problem.alibi_slopes,
                 problem.bias,
                 problem.tree_mask,
+                problem.qv,
                 problem.q_descale,
                 problem.k_descale,
                 problem.v_descale,

@@ -22,7 +22,7 @@ def block_maxima(
         context = make_context(q, k, problem, plan)
         for group in plan.groups:
             for rows in plan.row_blocks(group):
-                q_tile = context.read_rows(q, rows) * context.batch_scale(rows)
+                q_tile = context.read_queries(q, rows)
                 for keys in plan.key_blocks(group, rows, problem):
                     visible = context.visible(group, rows, keys)
                     seen = None if visible is None else visible.any(-2)

@@ -79,6 +79,11 @@ class Plan:
                 begin = max(begin, rows.begin + shift - problem.window_left)
             if problem.window_right >= 0:
                 end = min(end, rows.end + shift + problem.window_right)
+            chunk = problem.attention_chunk
+            if chunk > 0:
+                first, last = (i + shift - group.leftpad for i in (rows.begin, rows.end - 1))
+                begin = max(begin, group.leftpad + first // chunk * chunk)
+                end = min(end, group.leftpad + (last // chunk + 1) * chunk)
         step = self.block_keys
         if self.aligned:
             begin = begin // step * step

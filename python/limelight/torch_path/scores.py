@@ -52,6 +52,17 @@ class TileContext:
         tile = torch.unflatten(tile.permute(0, 2, 1, 3), 1, self.heads)
         return self._pad(tile, self.plan.block_rows)
 
+    def read_queries(self, q: Tensor, span: Span) -> Tensor:
+        """The rows of q, behind those of qv where the call has them; times the scale."""
+        tile = self.read_rows(q, span)
+        if self.problem.qv is not None:
+            tile = torch.cat((self.read_rows(self.problem.qv, span), tile), -1)
+        return tile * self.batch_scale(span)
+
+    def score_keys(self, k_tile: Tensor, v_tile: Tensor) -> Tensor:
+        """What the rows of read_queries are multiplied with."""
+        return k_tile if self.problem.qv is None else torch.cat((v_tile, k_tile), -1)
+
     def read_keys(self, source: Tensor, span: Span, seen: Tensor | None) -> Tensor:
         """(batch, keys, heads_kv, x) as (batch, heads_kv, keys, x); keys no row sees become 0.
 
@@ -79,8 +90,8 @@ class TileContext:
     def visible(self, group: Group, rows: Span, keys: Span) -> Tensor | None:
         """(batch or 1, rows, keys) bool, or None where every row sees every key."""
         problem, plan = self.problem, self.plan
-        left, right = problem.window_left, problem.window_right
-        if group.exact and not plan.aligned and problem.tree_mask is None:
+        left, right, chunk = problem.window_left, problem.window_right, problem.attention_chunk
+        if group.exact and not plan.aligned and problem.tree_mask is None and chunk == 0:
             shift = group.keys - group.rows
             if (left < 0 or keys.begin >= rows.end - 1 + shift - left) and (
                 right < 0 or keys.end - 1 <= rows.begin + shift + right
@@ -93,6 +104,7 @@ class TileContext:
         key = torch.arange(keys.begin, keys.begin + width, device=device)
         if group.exact:
             shift_k: Tensor | int = group.keys - group.rows
+            pad: Tensor | int = group.leftpad
             inside = (key < group.keys) & (row < group.rows) & (key >= group.leftpad)
             inside = inside[None]
         else:
@@ -100,13 +112,18 @@ class TileContext:
             lengths_k = plan.lengths_k[group.first : group.last, None, None]
             shift_k = lengths_k - lengths_q
             inside = (key < lengths_k) & (row < lengths_q)
+            pad = 0
             if plan.leftpad is not None:
-                inside &= key >= plan.leftpad[group.first : group.last, None, None]
+                pad = plan.leftpad[group.first : group.last, None, None]
+                inside &= key >= pad
         distance = key - row - shift_k  # key minus the diagonal of bottom-right alignment
         if left >= 0:
             inside = inside & (distance >= -left)
         if right >= 0:
             inside = inside & (distance <= right)
+        if chunk > 0:
+            start = pad + (row + shift_k - pad) // chunk * chunk
+            inside = inside & (key >= start) & (key < start + chunk)
         if problem.tree_mask is not None:
             token = (key - shift_k).expand(rows.last - rows.first, 1, width)
             inside = inside & self._tree(problem.tree_mask[rows.first : rows.last], row, token)
