@@ -224,13 +224,15 @@ def _build_one(
 
 
 def other_rows(objects: Sequence[Path]) -> list[str]:
-    """Launches of the rows that are not in a variant, which its calls never reach."""
+    """Launches that a variant's calls never reach: of other rows, and of the kernel that combines
+    splits, which calls without a workspace do not have."""
 
     def names(kind: str) -> set[str]:
         done = subprocess.run(["nm", kind, *objects], capture_output=True, text=True, check=True)
         return {line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
 
-    wanted = {name for name in names("--undefined-only") if "launch_fwd" in name}
+    absent = ("launch_fwd", "launch_combine")
+    wanted = {name for name in names("--undefined-only") if any(part in name for part in absent)}
     return sorted(wanted - names("--defined-only"))
 
 
