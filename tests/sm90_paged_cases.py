@@ -281,19 +281,20 @@ def test_what_the_kernels_refuse(kernels: torch.device) -> None:
     pads = torch.zeros(2, dtype=torch.int32, device=kernels)
 
     def call(k: Tensor, *cache: Tensor | None) -> None:
-        tensors = (q, k, k, torch.empty_like(q), lse, *[None] * 4, *cache, *[None] * 7)
+        typed = q.to(k.dtype)
+        tensors = (typed, k, k, torch.empty_like(q), lse, *[None] * 4, *cache, *[None] * 7)
         tail = (1.0, False, -1, -1, 0, 0.0, 0.0, 70, 70)
         runtime.launch(runtime.core().attention_forward, tensors, tail)
 
     pages = torch.zeros(4, 12, 1, 64, device=kernels).half()
     with pytest.raises(
-        RuntimeError, match=r"page_size is 12, allowed in the sm90 .* multiples of 8"
+        RuntimeError, match=r"page_size is 12, allowed in the sm90 FP8 .* multiples of 8"
     ):
-        call(pages.expand(4, 12, 2, 64), None, None, table)
+        call(pages.expand(4, 12, 2, 64).to(torch.float8_e4m3fn), None, None, table)
     with pytest.raises(RuntimeError, match=r"leftpad_k: the sm90 .* with block_table"):
         call(pages[:, :8].expand(4, 8, 2, 64), pads, None, table)
     with pytest.raises(ValueError, match="cache_batch_idx names rows of dense k and v"):
         call(pages[:, :8].expand(4, 8, 2, 64), None, pads, table)
     with pytest.raises(RuntimeError, match="k: a tensor map cannot express its row stride of 0"):
-        call(pages[:, :1].expand(4, 8, 2, 64), None, None, table)
+        call(pages[:2, :1].expand(2, 8, 2, 64), None, pads, None)
     call(pages[:, :8].expand(4, 8, 2, 64), None, None, table)

@@ -110,8 +110,8 @@ def test_only_the_decode_kernel_reads_caches(feature: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
-def test_hopper_reads_caches_of_whole_boxes(dtype: str) -> None:
-    """Few rows, trees, fp8 keys beside 16-bit queries and pages of odd sizes are decode's."""
+def test_hopper_reads_caches(dtype: str) -> None:
+    """Few rows, trees, fp8 keys beside 16-bit queries and FP8 pages of odd sizes are decode's."""
     fp8 = {"fp8"} if dtype.startswith("float8") else set()
     hopper = {"capability": (9, 0), "rows": 512, "dtype": dtype}
     first = _BY_NAME["sm90_fwd_fp8" if fp8 else "sm90_fwd"]
@@ -120,15 +120,19 @@ def test_hopper_reads_caches_of_whole_boxes(dtype: str) -> None:
         assert choose(query(*cache, *fp8, **hopper)).kernel is first
         assert choose(query(*cache, *fp8, **{**hopper, "rows": 64})).kernel is DECODE
         assert choose(query(*cache, *fp8, **{**hopper, "capability": (8, 0)})).kernel is DECODE
-    for others in ({"odd_pages"}, {"leftpad"}, {"tree"}, {"batch_invariant"}):
+    for others in ({"leftpad"}, {"tree"}, {"batch_invariant"}):
         assert choose(query("paged", *others, *fp8, **hopper)).kernel is DECODE
     assert choose(query("paged", "fp8_kv", **hopper)).kernel is DECODE
-    why = dict(choose(query("paged", "odd_pages", *fp8, **hopper)).refusals)[first.name]
-    assert why == (
-        "it does not do pages that no tensor map cuts into boxes; "
-        "nearest: a page size that is a multiple of 8"
-    )
-    if not fp8:
+    odd = choose(query("paged", "odd_pages", *fp8, **hopper))
+    assert odd.kernel is (DECODE if fp8 else first)
+    if fp8:
+        assert dict(odd.refusals)[first.name] == (
+            "it does not do pages that no tensor map cuts into boxes; "
+            "nearest: a page size that is a multiple of 8"
+        )
+    else:
+        for other in ("leftpad", "cache_batch_idx"):
+            assert choose(query("odd_pages", other, **hopper)).kernel is DECODE
         why = dict(choose(query("paged", "leftpad", **hopper)).refusals)[first.name]
         assert why == (
             "it does not do a paged key/value cache (block_table) with left-padded keys "

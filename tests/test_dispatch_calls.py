@@ -139,16 +139,22 @@ def test_explain_takes_a_calls_arguments() -> None:
 
 
 def test_explain_looks_at_pages() -> None:
-    q, table = torch.zeros(1, 200, 4, 64).half(), torch.zeros(1, 9, dtype=torch.int32)
-    for page_size, backend in ((16, "sm90_fwd"), (8, "sm90_fwd"), (12, "sm80_decode")):
-        pages = torch.zeros(5, page_size, 2, 64).half()
-        told = limelight.explain(q, pages, pages, device="sm_90", block_table=table)
-        assert told.backend == backend
-        assert ("odd_pages" in told.query.features) == (backend != "sm90_fwd")
+    q, table = torch.zeros(1, 200, 4, 64), torch.zeros(1, 9, dtype=torch.int32)
+    for page_size in (16, 8, 12, 1):
+        pages = torch.zeros(5, page_size, 2, 64)
+        odd = page_size % 8 != 0
+        for dtype, backend in (
+            (torch.float16, "sm90_fwd"),
+            (torch.float8_e4m3fn, "sm80_decode" if odd else "sm90_fwd_fp8"),
+        ):
+            typed = (x.to(dtype) for x in (q, pages, pages))
+            told = limelight.explain(*typed, device="sm_90", block_table=table)
+            assert told.backend == backend
+            assert ("odd_pages" in told.query.features) == odd
     assert "nearest: a page size that is a multiple of 8" in str(told)
-    assert limelight.explain(device="sm_90", paged=True, max_seqlen_q=200).backend == "sm90_fwd"
-    told = limelight.explain(device="sm_90", paged=True, odd_pages=True, max_seqlen_q=200)
-    assert told.backend == "sm80_decode"
+    for described in ({"paged": True}, {"paged": True, "odd_pages": True}):
+        told = limelight.explain(device="sm_90", max_seqlen_q=200, **described)
+        assert told.backend == "sm90_fwd"
 
 
 def test_backends_tell_why(on_device: pytest.MonkeyPatch) -> None:

@@ -30,12 +30,6 @@ Status check_cache(const AttentionParams& p) {
         return Status::error(Status::Code::kInvalidArgument, "page_size is %d, allowed: 1 or more",
                              p.page_size);
     }
-    if (paged && p.page_size % sm90::kPageMultiple != 0) {
-        return Status::error(kUnsupported,
-                             "page_size is %d, allowed in the sm90 forward kernels: multiples of "
-                             "%d",
-                             p.page_size, sm90::kPageMultiple);
-    }
     const int64_t rows = paged ? p.page_size : p.seqlen_k;
     if ((paged || p.cache_batch_idx != nullptr) && p.total_rows_k < rows) {
         return Status::error(kUnsupported,
@@ -51,11 +45,19 @@ Status check_tensors(const AttentionParams& p) {
         return status;
     }
     const sm90::Tensors tensors = sm90::tensors_of(p);
+    const bool gathers = sm90::gathers(p);
     const struct {
         const char* name;
         const TensorExtents& tensor;
-    } all[] = {{"q", tensors.q}, {"k", tensors.k}, {"v", tensors.v}, {"out", tensors.out}};
-    for (const auto& [name, tensor] : all) {
+        bool mapped;
+    } all[] = {{"q", tensors.q, true},
+               {"k", tensors.k, !gathers},
+               {"v", tensors.v, !gathers},
+               {"out", tensors.out, true}};
+    for (const auto& [name, tensor, mapped] : all) {
+        if (!mapped) {
+            continue;
+        }
         if (const Status status = check_tensor_map(name, tensor); !status.ok()) {
             return status;
         }
@@ -103,6 +105,13 @@ Status check_sm90_fp8_forward(const AttentionParams& p) {
                                  "%s is %d, allowed: multiples of %d up to 256; pad with zeros",
                                  name, value, kMultiple);
         }
+    }
+    if (sm90::gathers(p)) {
+        return Status::error(
+            kUnsupported,
+            "page_size is %d, allowed in the sm90 FP8 kernel: multiples of %d, and "
+            "strides that a tensor map expresses",
+            p.page_size, sm90::kPageMultiple);
     }
     if (p.out_dtype != Dtype::kFloat16 && p.out_dtype != Dtype::kBFloat16) {
         return Status::error(kUnsupported,

@@ -15,6 +15,7 @@
 
 #include "sm90/consumer.cuh"
 #include "sm90/fwd_config.h"
+#include "sm90/gather.cuh"
 #include "sm90/producer.cuh"
 #include "sm90/store.cuh"
 
@@ -196,8 +197,8 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
             mbarrier_init(smem.q_empty[group], kWarpsPerGroup);
         }
         for (int stage = 0; stage < kStages; ++stage) {
-            mbarrier_init(smem.k_full[stage], 1);
-            mbarrier_init(smem.v_full[stage], 1);
+            mbarrier_init(smem.k_full[stage], params.gather ? Config::kGatherWarps : 1);
+            mbarrier_init(smem.v_full[stage], params.gather ? Config::kGatherWarps : 1);
             mbarrier_init(smem.v_landed[stage], 1);
             mbarrier_init(smem.k_empty[stage], Config::kConsumers * kWarpsPerGroup);
             mbarrier_init(smem.v_empty[stage], Config::kConsumers * kWarpsPerGroup);
@@ -211,7 +212,11 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
 
     if (warpgroup_index() == 0) {
         give_registers_back<Config::kProducerRegisters>();
-        produce<Config>(params, smem);
+        if (params.gather) {
+            gather_tiles<Config>(params, smem);
+        } else {
+            produce<Config>(params, smem);
+        }
     } else {
         take_registers<Config::kConsumerRegisters>();
         consume<Config>(params, smem);

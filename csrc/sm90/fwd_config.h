@@ -48,6 +48,7 @@ struct FwdConfig {
     static constexpr bool kLeftpad = true;  // takes leftpad_k
     static constexpr bool kOwnOutput = owns_output(kTile);
     static constexpr int kThreads = (1 + kConsumers) * kWarpgroupSize;
+    static constexpr int kGatherWarps = 2;  // that copy K where TMA does not, and V
 
     // setmaxnreg: the sum over warpgroups stays below what the block has from its launch.
     static constexpr int kProducerRegisters = kConsumers == 2 ? 40 : 32;

@@ -36,12 +36,14 @@ struct FwdKernelParams {
     Divisor by_last_groups;  // of the last section, which may hold fewer
     Divisor by_groups;
     Divisor by_heads_per_kv;
+    bool gather;         // K and V are copied row by row: no box of a tensor map holds their pages
     bool clear_v_tails;  // rows of V past a sequence are memory of others, not out of bounds
     // A block of K or V in pages is loaded in pieces, the largest parts that no page's end cuts.
     int32_t pieces;
     int32_t piece_rows;
     int32_t page_rows;  // without pages: more than there are
     Divisor by_page_rows;
+    uint32_t num_pages;
 };
 
 }  // namespace limelight::sm90

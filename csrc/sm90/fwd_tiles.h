@@ -41,7 +41,7 @@ constexpr FwdTile kFwdTiles[] = {
     {192,       192,       Scores::kPlain,   Visible::kSome,  2,         112,      false,     false},
     {256,       256,       Scores::kPlain,   Visible::kSome,  2,         80,       false,     false},
     {64,        64,        Scores::kChange,  Visible::kSome,  3,         128,      true,      true},
-    {96,        96,        Scores::kChange,  Visible::kSome,  3,         112,      true,      false},
+    {96,        96,        Scores::kChange,  Visible::kSome,  3,         96,       true,      false},
     {128,       128,       Scores::kChange,  Visible::kSome,  2,         128,      true,      false},
     {192,       128,       Scores::kChange,  Visible::kSome,  2,         112,      false,     false},
     {192,       192,       Scores::kChange,  Visible::kSome,  2,         112,      false,     false},

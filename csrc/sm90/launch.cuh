@@ -79,17 +79,25 @@ Status launch_kernel(void (*kernel)(FwdKernelParams), const FwdParams& call, con
     params.q_blocks = static_cast<int32_t>(q_blocks);
     set_schedule(&params);
     const bool paged = call.block_table != nullptr;
-    params.clear_v_tails = call.cu_seqlens_k != nullptr || call.seqused_k != nullptr || paged;
+    params.gather = gathers(call);
+    params.clear_v_tails =
+        !params.gather && (call.cu_seqlens_k != nullptr || call.seqused_k != nullptr || paged);
     params.piece_rows = paged ? std::gcd(call.page_size, Config::kBlockKV) : Config::kBlockKV;
     params.pieces = Config::kBlockKV / params.piece_rows;
     params.page_rows = paged ? call.page_size : INT32_MAX;
     params.by_page_rows = Divisor(params.page_rows);
     const Tensors tensors = tensors_of(call);
+    params.num_pages =
+        paged ? static_cast<uint32_t>(std::min<int64_t>(tensors.k.batch, INT32_MAX)) : 0;
     for (const Status& status :
          {make_heads_view<typename Config::QTile>(tensors.q, Config::kGroupRows, plan.pack_shift,
                                                   &params.q),
-          make_view<typename Config::KTile>(tensors.k, params.piece_rows, &params.k),
-          make_view<typename Config::VTile>(tensors.v, params.piece_rows, &params.v),
+          params.gather
+              ? Status{}
+              : make_view<typename Config::KTile>(tensors.k, params.piece_rows, &params.k),
+          params.gather
+              ? Status{}
+              : make_view<typename Config::VTile>(tensors.v, params.piece_rows, &params.v),
           make_heads_view<typename Config::OTile>(tensors.out, Config::kGroupRows, plan.pack_shift,
                                                   &params.out)}) {
         if (!status.ok()) {

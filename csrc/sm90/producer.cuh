@@ -100,11 +100,28 @@ struct KvLoader {
     }
 };
 
+// Loads the rows of q of one tile: a whole warp waits for their place, its leader issues.
+template <class Config>
+LIMELIGHT_DEVICE void load_q_tile(const FwdKernelParams& params, typename Config::Smem& smem,
+                                  const Work<Config>& work, uint32_t phase, bool leader) {
+    using QTile = typename Config::QTile;
+#pragma unroll 1
+    for (int group = 0; group < Config::kConsumers; ++group) {
+        mbarrier_wait(smem.q_empty[group], phase ^ 1);
+        if (leader) {
+            mbarrier_arrive_expect_tx(smem.q_full[group], QTile::kBytes / Config::kConsumers);
+            const int first = group * Config::kGroupRows;
+            load_q<Config>(smem.q + first * QTile::kPanel, params, work, work.q_begin + first,
+                           smem.q_full[group]);
+        }
+        __syncwarp();
+    }
+}
+
 // Warp 0. K runs one block ahead of V, in the order in which the consumers need them:
 //   K[n] Q | K[n-1] V[n] | ... | K[0] V[1] | V[0]
 template <class Config>
 LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config::Smem& smem) {
-    using QTile = typename Config::QTile;
     using KTile = typename Config::KTile;
     using VTile = typename Config::VTile;
     if (threadIdx.x == 0) {
@@ -141,16 +158,7 @@ LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config:
                 Config::v_arrival(smem, stage, work.has_tail(params, block)));
         };
         load_k(work.blocks.end - 1);
-#pragma unroll 1
-        for (int group = 0; group < Config::kConsumers; ++group) {
-            mbarrier_wait(smem.q_empty[group], q_phase ^ 1);
-            if (threadIdx.x == 0) {
-                mbarrier_arrive_expect_tx(smem.q_full[group], QTile::kBytes / Config::kConsumers);
-                const int first = group * Config::kGroupRows;
-                load_q<Config>(smem.q + first * QTile::kPanel, params, work, work.q_begin + first,
-                               smem.q_full[group]);
-            }
-        }
+        load_q_tile<Config>(params, smem, work, q_phase, threadIdx.x == 0);
         q_phase ^= 1;
 #pragma unroll 1
         for (int block = work.blocks.end - 1; block > work.blocks.begin; --block) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "host/tensor_map.h"
+#include "sm90/fwd_tiles.h"
 
 namespace limelight::sm90 {
 
@@ -32,6 +33,16 @@ inline Tensors tensors_of(const AttentionParams& p) {
             {p.dtype, p.k, batch_k, rows_k, p.heads_kv, p.headdim, p.k_strides},
             {p.dtype, p.v, batch_k, rows_k, p.heads_kv, p.headdim_v, p.v_strides},
             {out_dtype, p.out, batch_q, rows_q, p.heads_q, p.headdim_v, p.out_strides}};
+}
+
+// Whether K and V must be copied row by row: TMA does not load their pages.
+inline bool gathers(const AttentionParams& p) {
+    if (p.block_table == nullptr) {
+        return false;
+    }
+    const Tensors tensors = tensors_of(p);
+    return p.page_size % kPageMultiple != 0 || !check_tensor_map("k", tensors.k).ok() ||
+           !check_tensor_map("v", tensors.v).ok();
 }
 
 }  // namespace limelight::sm90

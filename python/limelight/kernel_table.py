@@ -118,8 +118,13 @@ KERNELS: tuple[Kernel, ...] = (
         max_capability=(9, 0),
         dtypes=("float16", "bfloat16"),
         headdim_tiles=(64, 96, 128, 192, 256),
-        features=_SM90_FEATURES,
-        apart=(("paged", "leftpad"), ("bias", "leftpad")),
+        features=_SM90_FEATURES | {"odd_pages"},
+        apart=(
+            ("paged", "leftpad"),
+            ("bias", "leftpad"),
+            ("odd_pages", "leftpad"),
+            ("odd_pages", "cache_batch_idx"),
+        ),
     ),
     Kernel(
         name="sm90_fwd_fp8",
