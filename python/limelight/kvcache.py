@@ -113,7 +113,7 @@ def flash_attn_with_kvcache(
     attention_chunk: as in flash_attn_func; chunks are counted from cache_leftpad.
     tree_mask: (batch, seqlen_q, ceil(seqlen_q / 32)) int32 of ``pack_tree_mask`` (with
         cu_seqlens_q: max_seqlen_q): which of the last seqlen_q keys, the new tokens, each query
-        sees; it sees all earlier keys. Not with causal or window_size. For speculative decoding.
+        sees; it sees all earlier keys. Not with causal, window_size or attention_chunk.
     unified_max: about the largest score of any row (natural-log units, after scale and softcap), as
         ``calibrate_unified_max`` finds it: a hint that saves decode kernels an exchange of maxima.
         Results agree within rounding however wrong it is.
