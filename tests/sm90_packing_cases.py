@@ -131,6 +131,12 @@ def test_packed_sequences(headdim: int, kernels: torch.device) -> None:
     check(vary(case, "used", seqused_q=True, seqused_k=True, seed=3), kernels)
 
 
+def test_pages(kernels: torch.device) -> None:
+    case = vary(BASE, "pages", batch=4, layout_q="packed", layout_k="paged", causal=True, sink=True)
+    check(case, kernels)
+    check(vary(case, "fp8", headdim=128, **FP8), kernels)
+
+
 def test_packed_sequences_make_fewer_tiles(kernels: torch.device) -> None:
     lengths = torch.tensor([0, 7, 20, 9, 0, 1], dtype=torch.int32)
     case = vary(BASE, "count", batch=1, seqlen_q=37, heads_q=8, heads_kv=1)

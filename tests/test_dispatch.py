@@ -67,7 +67,7 @@ def test_served_everywhere_from_ampere(capability: tuple[int, int], dtype: str) 
 def test_features_that_the_hopper_kernel_lacks_run_in_sm80s() -> None:
     for name in SM80.features:
         chosen = choose(query(name, capability=(9, 0), rows=4096)).kernel
-        if name not in DECODE.features or name not in ("split", "batch_invariant"):
+        if name != "batch_invariant":
             assert chosen is (SM90 if name in SM90.features else SM80), name
 
 
@@ -170,13 +170,24 @@ def test_features_that_a_kernel_lacks_are_all_refused(kernel: dispatch.Kernel) -
         (("paged",), 512, DECODE),
     ],
 )
-def test_few_rows_choose_the_decode_kernel(
+def test_which_rows_choose_the_decode_kernel(
     features: tuple[str, ...], rows: int | None, first: dispatch.Kernel
 ) -> None:
     assert choose(query(*features, rows=rows)).kernel is first
     without = frozenset((SM80.name, tile) for tile in SM80.headdim_tiles)
     expected = SM80 if set(features) <= SM80.features else None
     assert choose(query(*features, rows=rows), without).kernel is expected
+
+
+def test_kernels_that_divide_keys_come_first_where_splits_are_asked_for() -> None:
+    many = query("split", capability=(9, 0), rows=512)
+    assert choose(many).kernel is SM90
+    assert dict(choose(many).refusals)["sm80_decode"] == "sm90_fwd comes first"
+    without = frozenset((k.name, tile) for k in (SM80, DECODE) for tile in k.headdim_tiles)
+    assert choose(many, without).kernel is DECODE
+    assert choose(query("split", capability=(9, 0), rows=64)).kernel is DECODE
+    both = query("split", "batch_invariant", capability=(9, 0), rows=512)
+    assert choose(both).kernel is DECODE
 
 
 MLA_REFUSALS = [

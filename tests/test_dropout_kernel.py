@@ -184,12 +184,12 @@ def test_dropout_without_a_state_is_refused(kernels: torch.device) -> None:
     problem = AttentionProblem(softmax_scale=1.0, max_seqlen_q=4, max_seqlen_k=4, dropout_p=0.5)
     with pytest.raises(ValueError, match=r"rng_state must not be null when dropout_p is 0\.5"):
         attention(q, q, q, problem)
-    tail = (1.0, False, -1, -1, 0, 0.0, 0.5, 4, 4)
+    tail = (1.0, False, -1, -1, 0, 0.0, 0.5, 4, 4, 0, False)
     for state, message in (
         (torch.zeros(2, device=kernels), "rng_state is float32, allowed: int64"),
         (torch.zeros(3, device=kernels).long(), "rng_state must be contiguous and hold a seed"),
     ):
-        tensors = (q, q, q, q, lse, *[None] * 10, state, *[None] * 3)
+        tensors = (q, q, q, q, lse, *[None] * 10, state, *[None] * 4)
         with pytest.raises(ValueError, match=message):
             runtime.launch(runtime.core().attention_forward, tensors, tail)
 

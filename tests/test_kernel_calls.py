@@ -55,6 +55,6 @@ def test_cudas_errors_are_not_swallowed(kernels: torch.device) -> None:
     q = torch.zeros(1, 4, 2, 32, device=kernels).half()
     problem = AttentionProblem(softmax_scale=1.0, max_seqlen_q=4, max_seqlen_k=4)
     lse = torch.empty(1, 2, 3, device=kernels)  # one row short
-    tail = (problem.softmax_scale, False, -1, -1, 0, 0.0, 0.0, 4, 4)
+    tail = (problem.softmax_scale, False, -1, -1, 0, 0.0, 0.0, 4, 4, 0, False)
     with pytest.raises(ValueError, match="lse"):
-        runtime.launch(runtime.core().attention_forward, (q, q, q, q, lse, *[None] * 14), tail)
+        runtime.launch(runtime.core().attention_forward, (q, q, q, q, lse, *[None] * 15), tail)

@@ -15,9 +15,9 @@ if ON_EMULATOR:
     @pytest.mark.parametrize(
         ("schedule", "seed", "sms", "chosen"),
         [
-            ("late", 0, 200, "not nothing"),
-            ("random", 3, 3, "lengths or sequences or fp8"),
-            ("early", 0, 3, "packed_sequences or tiles"),
+            ("late", 0, 200, "test"),
+            ("random", 3, 3, "sequences or (fp8 and 64)"),
+            ("early", 0, 3, "packed_sequences"),
         ],
     )
     def test_cases_on_the_emulator(

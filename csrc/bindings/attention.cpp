@@ -175,9 +175,10 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                        const py::object& alibi_slopes, const py::object& sink,
                        const py::object& bias, const py::object& rng_state,
                        const py::object& q_descale, const py::object& k_descale,
-                       const py::object& v_descale, float softmax_scale, bool causal,
-                       int window_left, int window_right, int attention_chunk, float softcap,
-                       double dropout_p, int max_seqlen_q, int max_seqlen_k, uintptr_t stream) {
+                       const py::object& v_descale, const py::object& workspace,
+                       float softmax_scale, bool causal, int window_left, int window_right,
+                       int attention_chunk, float softcap, double dropout_p, int max_seqlen_q,
+                       int max_seqlen_k, int num_splits, bool batch_invariant, uintptr_t stream) {
     AttentionParams params = read_call({q,
                                         k,
                                         v,
@@ -209,6 +210,14 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
     params.q_descale = descale(q_descale, "q_descale", params, params.q_descale_strides);
     params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
     params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_strides);
+    if (const auto memory = optional_view(workspace, "workspace")) {
+        require(*memory, "workspace", ScalarType::kUInt8, 1);
+        expect(memory->stride[0] == 1 || memory->shape[0] <= 1, "workspace", "must be contiguous");
+        params.split_workspace = memory->data;
+        params.split_workspace_bytes = static_cast<size_t>(memory->shape[0]);
+    }
+    params.num_splits = num_splits;
+    params.batch_invariant = batch_invariant;
     raise(limelight::attention_forward(params, reinterpret_cast<CUstream_st*>(stream)));
 }
 

@@ -38,10 +38,42 @@ py::list kernels() {
     return result;
 }
 
+// Of dense tensors total_q is 0; scores_by_head: ALiBi slopes or a bias.
+size_t attention_forward_workspace(bool fp8, int batch, int heads_q, int heads_kv, int headdim,
+                                   int headdim_v, int64_t total_q, int max_seqlen_q,
+                                   int max_seqlen_k, bool scores_by_head, float softmax_scale,
+                                   bool causal, int window_left, int window_right, float softcap,
+                                   double dropout_p, int num_splits, bool batch_invariant) {
+    const int32_t present = 0;  // of pointers only whether they are null is looked at
+    AttentionParams params;
+    params.dtype = fp8 ? Dtype::kFloat8E4M3 : Dtype::kBFloat16;
+    params.batch = batch;
+    params.heads_q = heads_q;
+    params.heads_kv = heads_kv;
+    params.headdim = headdim;
+    params.headdim_v = headdim_v;
+    params.seqlen_q = max_seqlen_q;
+    params.seqlen_k = max_seqlen_k;
+    params.total_rows_q = total_q;
+    params.cu_seqlens_q = total_q > 0 ? &present : nullptr;
+    params.bias = scores_by_head ? &present : nullptr;
+    params.q_strides = params.out_strides = {1, 1, 1};
+    params.softmax_scale = softmax_scale;
+    params.causal = causal;
+    params.window_left = window_left;
+    params.window_right = window_right;
+    params.softcap = softcap;
+    params.dropout_p = dropout_p;
+    params.num_splits = num_splits;
+    params.batch_invariant = batch_invariant;
+    return limelight::attention_forward_workspace(params);
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& module) {
     module.def("kernels", &kernels);
+    module.def("attention_forward_workspace", &attention_forward_workspace);
 }
 
 }  // namespace limelight::bindings

@@ -11,6 +11,6 @@ namespace limelight::decode {
 Status launch_schedule(const DecodeCall& call, cudaStream_t stream);
 
 // Instantiated in combine.cu.
-Status launch_combine(const CombineParams& params, cudaStream_t stream);
+Status launch_combine(const CombineCall& call, cudaStream_t stream);
 
 }  // namespace limelight::decode

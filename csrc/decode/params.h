@@ -30,4 +30,11 @@ struct DecodeCall : FwdParams, DecodeOptions {
     float4* slot_statistics;  // [2, slots, slot_rows]
 };
 
+// What the combine kernel receives.
+struct CombineCall : CombineParams {
+    const float* sink;          // [heads] one more natural-log logit in each row's sum; may be null
+    const int32_t* cu_seqlens;  // [sequences + 1] rows outside of them are left alone; may be null
+    int32_t sequences;
+};
+
 }  // namespace limelight

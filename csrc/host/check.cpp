@@ -53,7 +53,6 @@ Status check_sm80_features(const AttentionParams& p, const char* op) {
         {"q_descale", p.q_descale != nullptr},
         {"k_descale", p.k_descale != nullptr},
         {"v_descale", p.v_descale != nullptr},
-        {"num_splits > 1", p.num_splits > 1},
     };
     for (const auto& [name, present] : lacking) {
         if (present) {

@@ -85,9 +85,10 @@ Status check_sm90_fp8_forward(const AttentionParams& p) {
         const char* name;
         bool present;
     } lacking[] = {
-        {"leftpad_k", p.leftpad_k != nullptr}, {"bias", p.bias != nullptr},
-        {"dropout_p", p.dropout_p > 0.0},      {"attention_chunk", p.attention_chunk > 0},
-        {"num_splits > 1", p.num_splits > 1},
+        {"leftpad_k", p.leftpad_k != nullptr},
+        {"bias", p.bias != nullptr},
+        {"dropout_p", p.dropout_p > 0.0},
+        {"attention_chunk", p.attention_chunk > 0},
     };
     for (const auto& [name, present] : lacking) {
         if (present) {

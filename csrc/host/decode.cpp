@@ -249,7 +249,7 @@ Status attention_combine(const CombineParams& params, CUstream_st* stream) {
     if (int64_t{params.batch} * params.seqlen * params.heads == 0) {
         return {};
     }
-    return decode::launch_combine(params, stream);
+    return decode::launch_combine({params, nullptr, nullptr, 0}, stream);
 }
 
 }  // namespace limelight

@@ -96,8 +96,14 @@ Status attention_forward(const AttentionParams& params, CUstream_st* stream) {
     return select_launch(kSm80Rows, headdim, tiles)(derive_forward(params), stream);
 }
 
-size_t attention_forward_workspace(const AttentionParams&) {
-    return 0;
+size_t attention_forward_workspace(const AttentionParams& params) {
+    Device device;
+    const bool empty = params.batch == 0 || params.seqlen_q == 0 || params.seqlen_k == 0;
+    if (empty || params.dropout_p > 0.0 || !check_extents(params).ok() ||
+        !current_device(&device).ok() || device.capability != 90) {
+        return 0;
+    }
+    return sm90_forward_workspace(params, device);
 }
 
 const KernelInfo* attention_forward_kernels(int* count) {

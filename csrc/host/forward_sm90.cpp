@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <iterator>
 
+#include "decode/launch.h"
 #include "host/derive.h"
+#include "sm90/combine_splits.h"
 #include "sm90/launch.h"
 
 namespace limelight {
@@ -61,14 +63,14 @@ sm90::TileShape tile_shape(const Row& row, const AttentionParams& call) {
     const auto scores = sm90::changes_scores(call) ? sm90::Scores::kChange : sm90::Scores::kPlain;
     if (call.dtype == Dtype::kFloat8E4M3) {
         return {64 * sm90::kFp8Consumers,
-                sm90::find_fp8_tile(row.headdim, row.headdim_v, scores).block_kv};
+                sm90::find_fp8_tile(row.headdim, row.headdim_v, scores).block_kv, row.headdim_v};
     }
     sm90::FwdTile tile =
         sm90::find_fwd_tile(row.headdim, row.headdim_v, scores, sm90::Visible::kAll);
     if (tile.headdim == 0 || !sm90::sees_all(call)) {
         tile = sm90::find_fwd_tile(row.headdim, row.headdim_v, scores);
     }
-    return {64 * tile.consumers, tile.block_kv};
+    return {64 * tile.consumers, tile.block_kv, row.headdim_v};
 }
 
 }  // namespace
@@ -81,7 +83,30 @@ Status launch_sm90_forward(const AttentionParams& call, const Device& device, cu
                              call.headdim, call.headdim_v);
     }
     const sm90::WorkPlan plan = sm90::plan_work(call, tile_shape(*row, call), device.sm_count);
-    return row->launch(derive_forward(call), plan, stream);
+    if (reinterpret_cast<uintptr_t>(call.split_workspace) % 16 != 0) {
+        return Status::error(Status::Code::kInvalidArgument,
+                             "split_workspace is at %p, allowed: multiples of 16",
+                             call.split_workspace);
+    }
+    const Status status = row->launch(derive_forward(call), plan, stream);
+    if (status.ok() && plan.splits > 1) {
+        return decode::launch_combine(sm90::combine_call(call, row->headdim_v, plan.splits),
+                                      stream);
+    }
+    return status;
+}
+
+size_t sm90_forward_workspace(const AttentionParams& call, const Device& device) {
+    const Row* const row = find_row(call);
+    if (row == nullptr) {
+        return 0;
+    }
+    const sm90::TileShape tile = tile_shape(*row, call);
+    const int splits = sm90::choose_splits(call, tile, sm90::choose_pack_shift(call, tile.block_q),
+                                           device.sm_count);
+    return splits > 1
+               ? static_cast<size_t>(splits * sm90::SplitLayout(call, tile.headdim_v).bytes())
+               : 0;
 }
 
 std::vector<KernelInfo> describe_sm90_forward() {

@@ -62,7 +62,7 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
 
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
-        if (index >= params.num_tiles) {
+        if (index >= params.num_items) {
             break;
         }
         const Work<Config> work(params, index);
@@ -156,7 +156,11 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
         store_lse<Config>(lse, params, work, warp_row);
 
         rescale(o, normalise);
-        store_output<Config>(o, params, work, group, out_tile);
+        if (params.splits > 1) {
+            store_partial<Config>(o, params, work, warp_row);
+        } else {
+            store_output<Config>(o, params, work, group, out_tile);
+        }
         if constexpr (!Config::kOwnOutput) {
             if (threadIdx.x % kWarpgroupSize == 0) {
                 tma_store_wait_read();

@@ -53,8 +53,7 @@ LIMELIGHT_DEVICE void prepare_fp8_scores(float (&s)[1][Config::kTilesN][4],
                                     opaque(first_column));
     }
     if (!work.blocks.full(block)) {
-        const int row = Config::kChangeScores ? opaque(warp_row) : warp_row;
-        mask_scores<Config>(s, params, work, mask, row, first_column);
+        mask_scores<Config>(s, params, work, mask, opaque(warp_row), first_column);
     }
 }
 
@@ -125,7 +124,7 @@ LIMELIGHT_DEVICE void consume_fp8(const FwdKernelParams& params, typename Config
 
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
-        if (index >= params.num_tiles) {
+        if (index >= params.num_items) {
             break;
         }
         const Work<Config> work(params, index);
@@ -237,7 +236,9 @@ LIMELIGHT_DEVICE void consume_fp8(const FwdKernelParams& params, typename Config
         softmax.finish(log2_scale, sink, v_scale, rounded_sum, normalise, lse);
         store_lse<Config>(lse, params, work, warp_row);
         rescale(o, normalise);
-        if (params.call.out_dtype == Dtype::kFloat16) {
+        if (params.splits > 1) {
+            store_partial<Config>(o, params, work, warp_row);
+        } else if (params.call.out_dtype == Dtype::kFloat16) {
             store_output<Config, __half>(o, params, work, group, out_tile);
         } else {
             store_output<Config, __nv_bfloat16>(o, params, work, group, out_tile);

@@ -125,7 +125,7 @@ LIMELIGHT_DEVICE void gather(const FwdKernelParams& params, typename Config::Sme
     uint32_t q_phase = 0;
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
-        if (index >= params.num_tiles) {
+        if (index >= params.num_items) {
             return;
         }
         const Work<Config> work(params, index);

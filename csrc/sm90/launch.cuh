@@ -15,21 +15,24 @@ namespace limelight::sm90 {
 // K and V of the heads of one section of the schedule; L2 holds 50 MB.
 constexpr int64_t kSectionBytes = 32 << 20;
 
-// Groups of query heads whose K and V together fit the section, all that share a kv head.
+// Groups of query heads whose K and V together fit the section, all that share a kv head; each
+// split counts as one more.
 inline int32_t section_groups(const FwdKernelParams& params) {
     const FwdParams& call = params.call;
     const int64_t head_bytes =
         int64_t{2} * std::max(call.seqlen_k, 1) * (call.headdim + call.headdim_v);
     const int64_t kv_heads = std::max(kSectionBytes / head_bytes, int64_t{1});
     const int64_t all = int64_t{call.cu_seqlens_q != nullptr ? 1 : call.batch} * call.heads_kv;
-    return static_cast<int32_t>(std::min(kv_heads, all) * (call.heads_per_kv >> params.pack_shift));
+    return static_cast<int32_t>(std::min(kv_heads, all) * (call.heads_per_kv >> params.pack_shift) *
+                                params.splits);
 }
 
 inline void set_schedule(FwdKernelParams* params) {
     const FwdParams& call = params->call;
-    const int32_t groups = params->num_tiles / params->q_blocks;
+    const int32_t groups = params->num_items / params->q_blocks;
     params->by_q_blocks = Divisor(params->q_blocks);
     params->by_groups = Divisor(params->groups);
+    params->by_splits = Divisor(params->splits);
     params->by_heads_per_kv = Divisor(call.heads_per_kv);
     if (call.causal && call.window_left < 0) {  // only a causal edge makes tiles differ in length
         params->section_groups = section_groups(*params);
@@ -38,6 +41,21 @@ inline void set_schedule(FwdKernelParams* params) {
         params->by_section_groups = Divisor(params->section_groups);
         const int32_t last_groups = groups % params->section_groups;
         params->by_last_groups = Divisor(last_groups == 0 ? params->section_groups : last_groups);
+    }
+}
+
+// Sends the results of items to the workspace.
+inline void set_splits(FwdKernelParams* params, int columns) {
+    FwdParams& call = params->call;
+    if (params->splits > 1) {
+        const SplitLayout layout(call, columns);
+        params->split_out = static_cast<float*>(call.split_workspace);
+        params->split_rows = layout.rows;
+        params->lse_split_stride = layout.lse_elements;
+        call.lse = params->split_out + params->splits * layout.out_elements;
+        call.lse_batch_stride = layout.lse_batch_stride;
+        call.lse_head_stride = layout.lse_head_stride;
+        call.sink = nullptr;  // counts once, in the combine kernel
     }
 }
 
@@ -66,18 +84,21 @@ Status launch_kernel(void (*kernel)(FwdKernelParams), const FwdParams& call, con
     params.call = call;
     params.pack_shift = plan.pack_shift;
     params.groups = call.heads_q >> plan.pack_shift;
+    params.splits = plan.splits;
     const int64_t q_blocks = count_q_blocks(call, Config::kBlockQ, plan.pack_shift);
     const int64_t tiles =
         q_blocks * params.groups * (call.cu_seqlens_q != nullptr ? 1 : call.batch);
-    constexpr int64_t kMaxTiles = 1 << 30;
-    if (tiles > kMaxTiles) {
+    const int64_t items = tiles * plan.splits;
+    if (items > kMostItems) {
         return Status::error(Status::Code::kUnsupported,
-                             "the call has %lld tiles, allowed: %lld: split the batch",
-                             static_cast<long long>(tiles), static_cast<long long>(kMaxTiles));
+                             "the call has %lld tiles in %d splits, allowed: %lld: split the batch",
+                             static_cast<long long>(tiles), plan.splits,
+                             static_cast<long long>(kMostItems));
     }
-    params.num_tiles = static_cast<int32_t>(tiles);
+    params.num_items = static_cast<int32_t>(items);
     params.q_blocks = static_cast<int32_t>(q_blocks);
     set_schedule(&params);
+    set_splits(&params, Config::kHeadDimV);
     const bool paged = call.block_table != nullptr;
     params.gather = gathers(call);
     params.clear_v_tails =
@@ -104,7 +125,7 @@ Status launch_kernel(void (*kernel)(FwdKernelParams), const FwdParams& call, con
             return status;
         }
     }
-    return launch(kernel, std::min<int64_t>(tiles, plan.sm_count), Config::kThreads,
+    return launch(kernel, std::min<int64_t>(items, plan.sm_count), Config::kThreads,
                   sizeof(typename Config::Smem), params, stream);
 }
 

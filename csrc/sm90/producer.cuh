@@ -133,7 +133,7 @@ LIMELIGHT_DEVICE void load_tiles(const FwdKernelParams& params, typename Config:
     uint32_t q_phase = 0;
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
-        if (index >= params.num_tiles) {
+        if (index >= params.num_items) {
             return;
         }
         const Work<Config> work(params, index);
@@ -179,7 +179,7 @@ LIMELIGHT_DEVICE void clear_v_tails(const FwdKernelParams& params, typename Conf
     uint32_t phases = 0;  // bit s: phase of v_landed[s]
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
-        if (index >= params.num_tiles) {
+        if (index >= params.num_items) {
             return;
         }
         const Work<Config> work(params, index);

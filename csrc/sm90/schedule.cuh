@@ -2,6 +2,8 @@
 // Which tiles a thread block computes, in which order; the same for all of its warps.
 #pragma once
 
+#include <type_traits>
+
 #include "attention/mask.cuh"
 #include "sm90/fwd_params.h"
 
@@ -39,17 +41,22 @@ LIMELIGHT_DEVICE int sequence_at(const FwdKernelParams& params, int block) {
     return low;
 }
 
+struct SplitTile : Tile {
+    int split;
+};
+
 // Without sections: q blocks of one group of heads next to each other, so that they share K and V
 // in L2. With sections: the last q blocks, which see the most keys, of all groups of a section
-// first; the K and V of one section fit into L2. A dense call has batch * groups of them here.
+// first; the K and V of one section fit into L2. A dense call has batch * groups of them here, and
+// each split of the keys is one more.
 template <int kBlockQ>
-LIMELIGHT_DEVICE Tile tile_at(const FwdKernelParams& params, int index) {
-    Tile tile;
+LIMELIGHT_DEVICE SplitTile tile_at(const FwdKernelParams& params, int index) {
+    SplitTile tile;
     int group;
     if (params.section_groups > 0) {
         const int section = params.by_section_tiles.quotient(index);
         const int position = index - section * params.section_tiles;
-        const bool last = (section + 1) * params.section_tiles > params.num_tiles;
+        const bool last = (section + 1) * params.section_tiles > params.num_items;
         const Divisor& by_heads = last ? params.by_last_groups : params.by_section_groups;
         const int from_last = by_heads.quotient(position);
         tile.q_block = params.q_blocks - 1 - from_last;
@@ -59,6 +66,9 @@ LIMELIGHT_DEVICE Tile tile_at(const FwdKernelParams& params, int index) {
         group = params.by_q_blocks.quotient(index);
         tile.q_block = index - group * params.q_blocks;
     }
+    tile.split = group;
+    group = params.by_splits.quotient(group);
+    tile.split -= group * params.splits;
     if (params.call.cu_seqlens_q != nullptr) {
         tile.batch = sequence_at<kBlockQ>(params, tile.q_block);
         tile.q_block -= first_packed_block<kBlockQ>(params, tile.batch);
@@ -95,7 +105,7 @@ LIMELIGHT_DEVICE Sequence cached_sequence_of(const FwdParams& call, int batch) {
 // row of q has 2^shift of them, one for each head.
 template <class Config>
 struct Work {
-    Tile tile;  // with the first of its heads
+    SplitTile tile;  // with the first of its heads
     Sequence sequence;
     int q_begin;  // first row
     int first_token;
@@ -112,6 +122,10 @@ struct Work {
         if (first_token >= sequence.seqlen_q) {
             blocks.end = blocks.begin;  // only rows past seqused_q: nothing to load
         }
+        const int count = max(blocks.end - blocks.begin, 0);
+        const int share = params.by_splits.quotient(count + params.splits - 1);
+        blocks.begin += tile.split * share;
+        blocks.end = min(blocks.end, blocks.begin + share);
     }
 
     // The row of q inside the sequence, and the head, of a row of the tile.
@@ -121,9 +135,12 @@ struct Work {
     LIMELIGHT_DEVICE int head(const FwdKernelParams& params, int row) const {
         return tile.head + (row & ((1 << params.pack_shift) - 1));
     }
-    // In 32 bits, which takes half the registers of keeping them.
-    LIMELIGHT_DEVICE int q_row() const { return static_cast<int>(sequence.q_row); }
-    LIMELIGHT_DEVICE int q_batch() const { return static_cast<int>(sequence.q_batch); }
+    // In 32 bits, which takes half the registers of keeping them; FP8 with changed scores is the
+    // one kernel that the compiler serialises (C7511) then.
+    static constexpr bool kWide = sizeof(typename Config::Element) == 1 && Config::kChangeScores;
+    using Position = std::conditional_t<kWide, int64_t, int>;
+    LIMELIGHT_DEVICE Position q_row() const { return static_cast<Position>(sequence.q_row); }
+    LIMELIGHT_DEVICE Position q_batch() const { return static_cast<Position>(sequence.q_batch); }
 
     template <class Element>
     LIMELIGHT_DEVICE Element* out_row(const FwdKernelParams& params, int row) const {

@@ -2,6 +2,7 @@
 // How a consumer warpgroup writes its rows of the result.
 #pragma once
 
+#include "arch/global.cuh"
 #include "arch/tma.cuh"
 #include "sm90/consumer.cuh"
 
@@ -68,12 +69,35 @@ LIMELIGHT_DEVICE void store_output(const float (&o)[1][Config::kTilesO][4],
     }
 }
 
+// Writes the rows of O of one split of the keys in fp32, whole sectors of 32 bytes by four lanes.
+template <class Config>
+LIMELIGHT_DEVICE void store_partial(const float (&o)[1][Config::kTilesO][4],
+                                    const FwdKernelParams& params, const Work<Config>& work,
+                                    int warp_row) {
+    const int64_t first_row = work.tile.split * params.split_rows +
+                              work.q_batch() * int64_t{params.call.seqlen_q} + work.q_row();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = sm80::lane_row(warp_row, r);
+        const int token = work.token(params, row);
+        float* const out = params.split_out +
+                           ((first_row + token) * params.call.heads_q + work.head(params, row)) *
+                               Config::kHeadDimV +
+                           sm80::lane_column(0, 0);
+#pragma unroll
+        for (int d = 0; d < Config::kTilesD; ++d) {
+            store_if(token < work.sequence.seqlen_q, reinterpret_cast<float2*>(out + 8 * d),
+                     float2{o[0][d][2 * r], o[0][d][2 * r + 1]});
+        }
+    }
+}
+
 template <class Config>
 LIMELIGHT_DEVICE void store_lse(const float (&lse)[2], const FwdKernelParams& params,
                                 const Work<Config>& work, int warp_row) {
     const Sequence& sequence = work.sequence;
-    float* const rows =
-        params.call.lse + work.q_batch() * params.call.lse_batch_stride + work.q_row();
+    float* const rows = params.call.lse + work.tile.split * params.lse_split_stride +
+                        work.q_batch() * params.call.lse_batch_stride + work.q_row();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int row = sm80::lane_row(warp_row, r);
@@ -86,12 +110,12 @@ LIMELIGHT_DEVICE void store_lse(const float (&lse)[2], const FwdKernelParams& pa
 }
 
 // O = 0 and lse = -inf for a tile that sees no key; touches no shared memory, which may be filling
-// for the next tile.
+// for the next tile. Of a split lse alone says that there is nothing.
 template <class Config, class Element = typename Config::Element>
 LIMELIGHT_DEVICE void store_nothing(const FwdKernelParams& params, const Work<Config>& work,
                                     int warp_row) {
     const int lane = threadIdx.x % kWarpSize;
-    const int extent = work.sequence.q_extent << params.pack_shift;
+    const int extent = params.splits > 1 ? 0 : work.sequence.q_extent << params.pack_shift;
 #pragma unroll 1
     for (int row = warp_row; row < min(warp_row + 16, extent); ++row) {
         if (lane * 8 < params.call.headdim_v) {

@@ -65,7 +65,7 @@ LIMELIGHT_DEVICE void transpose_v(const FwdKernelParams& params, typename Config
     Ring<kStages> slot;
     for (int round = 0;; ++round) {
         const int index = tile_index(round);
-        if (index >= params.num_tiles) {
+        if (index >= params.num_items) {
             return;
         }
         const Work<Config> work(params, index);

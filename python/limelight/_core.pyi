@@ -50,6 +50,7 @@ def attention_forward(
     q_descale: Tensor | None,
     k_descale: Tensor | None,
     v_descale: Tensor | None,
+    workspace: Tensor | None,
     softmax_scale: float,
     causal: bool,
     window_left: int,
@@ -59,6 +60,8 @@ def attention_forward(
     dropout_p: float,
     max_seqlen_q: int,
     max_seqlen_k: int,
+    num_splits: int,
+    batch_invariant: bool,
     stream: int,
     /,
 ) -> None:
@@ -69,6 +72,32 @@ def attention_forward(
     total_q) float32; rng_state (2,) int64, needed when dropout_p > 0; descales (batch, heads_kv)
     float32, of float8 q, k and v, whose out has 16 bits. ValueError for arguments that contradict
     each other, RuntimeError for what the kernel or the CUDA runtime refuses.
+    """
+
+def attention_forward_workspace(
+    fp8: bool,
+    batch: int,
+    heads_q: int,
+    heads_kv: int,
+    headdim: int,
+    headdim_v: int,
+    total_q: int,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scores_by_head: bool,
+    softmax_scale: float,
+    causal: bool,
+    window_left: int,
+    window_right: int,
+    softcap: float,
+    dropout_p: float,
+    num_splits: int,
+    batch_invariant: bool,
+    /,
+) -> int:
+    """Bytes of attention_forward's workspace on the current device; 0 where keys are not split.
+
+    total_q: rows of packed sequences, 0 of dense q. scores_by_head: ALiBi slopes or a bias.
     """
 
 def attention_backward(

@@ -7,23 +7,17 @@ shapes alone: a call can be captured in a CUDA graph and replayed with other len
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from limelight import runtime
-from limelight.forward_kernel import finish, odd_strides, per_head, prepare
+from limelight.forward_kernel import finish, odd_strides, on_device, per_head, prepare
 
 if TYPE_CHECKING:
     from limelight.kernel_plan import Plan
     from limelight.problem import AttentionProblem
-
-
-def _on_device(device: torch.device) -> AbstractContextManager[object]:
-    """The extension asks the current device what it holds."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _extents(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> tuple[Any, ...]:
@@ -47,7 +41,7 @@ def shares_rows(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 def workspace_bytes(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int) -> int:
     """Bytes of workspace for a call of these extents."""
-    with _on_device(q.device):
+    with on_device(q.device):
         size: int = runtime.core().attention_decode_workspace(*_extents(q, k, v, p, batch))
     return size
 
@@ -61,7 +55,7 @@ def fits_schedule(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: i
         return False
     if p.schedule.dtype is not torch.int32 or not p.schedule.is_contiguous():
         return False
-    with _on_device(q.device):
+    with on_device(q.device):
         size: int = runtime.core().attention_schedule_size(*_extents(q, k, v, p, batch))
     return p.schedule.numel() == size + p.num_splits
 
@@ -78,7 +72,7 @@ def make_schedule(
     extents: batch, heads_q, heads_kv, headdim, headdim_v, max_seqlen_q, max_seqlen_k, num_splits,
     batch_invariant (False). masks: causal, window_left, window_right, attention_chunk.
     """
-    with _on_device(lengths.device):
+    with on_device(lengths.device):
         size = runtime.core().attention_schedule_size(*extents) + extents[7]
     schedule = torch.empty(size, dtype=torch.int32, device=lengths.device)
     runtime.launch(

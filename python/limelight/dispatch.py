@@ -56,11 +56,20 @@ class Query:
     def wants_few_rows(self) -> bool:
         """Whether decode kernels come first.
 
-        Where there are few rows, more splits are asked for, or prefill, chunk and decode of a token
-        have to give the same bits.
+        Where there are few rows, or prefill, chunk and decode of a token have to give the same
+        bits.
         """
         few = self.rows is not None and self.rows <= FEW_ROWS
-        return few or bool(self.features & {"split", "batch_invariant"})
+        return few or "batch_invariant" in self.features
+
+    def prefers(self, kernel: Kernel) -> bool:
+        """Whether kernel comes before those that serve the call less well.
+
+        Where more splits are asked for, kernels that divide keys come before those that do not.
+        """
+        if self.wants_few_rows:
+            return kernel.few_rows
+        return kernel.splits or (kernel.few_rows == ("split" in self.features))
 
 
 class Refusal(NamedTuple):
@@ -176,8 +185,7 @@ def choose(query: Query, installed: frozenset[tuple[str, int]] | None = None) ->
     """
     refusals: list[Refusal] = []
     chosen: Kernel | None = None
-    few_first = query.wants_few_rows
-    for kernel in sorted(KERNELS, key=lambda kernel: kernel.few_rows != few_first):
+    for kernel in sorted(KERNELS, key=lambda kernel: not query.prefers(kernel)):
         if kernel.op != query.op:
             continue
         reason = _refusal(kernel, query, installed)

@@ -25,7 +25,7 @@ from limelight.decode_kernel import (
     shares_rows,
     workspace_bytes,
 )
-from limelight.forward_kernel import odd_strides, run_forward_kernel
+from limelight.forward_kernel import odd_strides, run_forward_kernel, split_workspace_bytes
 from limelight.kernel_plan import Plan
 from limelight.messages import check_out
 
@@ -103,6 +103,12 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
     out_dtype, lse_dtype = output_dtypes(q)
     step = 16 // k.element_size()  # kernels read 16 bytes at a time
     few_rows = choice.kernel is not None and choice.kernel.few_rows
+    pad = (-q.shape[-1] % step, -v.shape[-1] % step)
+    workspace = 0
+    if few_rows:
+        workspace = workspace_bytes(q, k, v, p, batch)
+    elif choice.kernel is not None and choice.kernel.splits:
+        workspace = split_workspace_bytes(q, k, v, p, batch, pad)
     return Plan(
         kernel=choice.kernel,
         fallback=fallback,
@@ -110,7 +116,7 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         out_dtype=out_dtype,
         lse_shape=lse_shape,
         lse_dtype=lse_dtype,
-        pad=(-q.shape[-1] % step, -v.shape[-1] % step),
+        pad=pad,
         out_like_q=out_shape == q.shape
         and out_dtype == q.dtype
         and q.is_contiguous()
@@ -118,7 +124,7 @@ def _make_plan(q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem) -> Plan:
         copy=(odd_strides(q, 16 // q.element_size()), odd_strides(k, step), odd_strides(v, step)),
         pack=_scattered(p.sink) or _scattered(p.alibi_slopes),
         read_values=q.device.type == "cpu" or runtime.settings.check,
-        workspace=workspace_bytes(q, k, v, p, batch) if few_rows else 0,
+        workspace=workspace,
         fits_schedule=few_rows and fits_schedule(q, k, v, p, batch),
     )
 

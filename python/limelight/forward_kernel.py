@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,11 @@ from limelight import runtime
 if TYPE_CHECKING:
     from limelight.kernel_plan import Plan
     from limelight.problem import AttentionProblem
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """The extension asks the current device what it holds."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def odd_strides(x: Tensor, step: int) -> bool:
@@ -79,6 +85,34 @@ def per_head(plan: Plan, p: AttentionProblem) -> tuple[Tensor | None, Tensor | N
     )
 
 
+def split_workspace_bytes(
+    q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, batch: int, pad: tuple[int, int]
+) -> int:
+    """Bytes of workspace for a call of these extents: 0 where its keys are not split."""
+    with on_device(q.device):
+        size: int = runtime.core().attention_forward_workspace(
+            q.element_size() == 1,
+            batch,
+            q.shape[-2],
+            k.shape[-2],
+            q.shape[-1] + pad[0],
+            v.shape[-1] + pad[1],
+            0 if p.cu_seqlens_q is None else q.shape[0],
+            p.max_seqlen_q,
+            p.max_seqlen_k,
+            p.alibi_slopes is not None or p.bias is not None,
+            p.softmax_scale,
+            p.causal,
+            p.window_left,
+            p.window_right,
+            p.softcap,
+            p.dropout_p,
+            p.num_splits,
+            p.batch_invariant,
+        )
+    return size
+
+
 def run_forward_kernel(
     plan: Plan, q: Tensor, k: Tensor, v: Tensor, p: AttentionProblem, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -88,6 +122,9 @@ def run_forward_kernel(
     bias = p.bias
     if bias is not None and bias.dtype is not torch.float32 and bias.dtype is not q.dtype:
         bias = bias.float()
+    workspace = None
+    if plan.workspace:
+        workspace = torch.empty(plan.workspace, dtype=torch.uint8, device=q.device)
     runtime.launch(
         runtime.core().attention_forward,
         (
@@ -110,6 +147,7 @@ def run_forward_kernel(
             p.q_descale,
             p.k_descale,
             p.v_descale,
+            workspace,
         ),
         (
             p.softmax_scale,
@@ -121,6 +159,8 @@ def run_forward_kernel(
             p.dropout_p,
             p.max_seqlen_q,
             p.max_seqlen_k,
+            p.num_splits,
+            p.batch_invariant,
         ),
     )
     return finish(plan, written, out), lse

@@ -51,6 +51,7 @@ class Kernel:
     ]  # a call runs in the smallest tile that holds headdim and headdim_v
     features: frozenset[str]
     few_rows: bool = False  # the first choice for up to FEW_ROWS rows of q for each key, else last
+    splits: bool = False  # divides the keys of a tile where it has many rows, too
     max_capability: tuple[int, int] | None = None  # the last that has the kernel's instructions
     shared_kv: bool = False  # v is the first columns of k, for what the other tiles do not hold
     max_headdim_v: int | None = None  # None: the last tile
@@ -125,6 +126,7 @@ KERNELS: tuple[Kernel, ...] = (
             ("odd_pages", "leftpad"),
             ("odd_pages", "cache_batch_idx"),
         ),
+        splits=True,
     ),
     Kernel(
         name="sm90_fwd_fp8",
@@ -135,6 +137,7 @@ KERNELS: tuple[Kernel, ...] = (
         dtypes=("float8_e4m3fn",),
         headdim_tiles=(64, 128, 192, 256),
         features=_SM90_FEATURES - {"bias", "leftpad"} | {"fp8"},
+        splits=True,
     ),
     Kernel(
         name="sm80_fwd",

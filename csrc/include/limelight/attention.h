@@ -119,15 +119,28 @@ struct AttentionParams {
     int32_t num_splits = 0;  ///< 0: the library chooses
     bool deterministic = false;
     bool batch_invariant = false;
+
+    void* split_workspace = nullptr;   ///< attention_forward only: 16-byte aligned memory for the
+                                       ///< partial results of split keys; null: one split
+    size_t split_workspace_bytes = 0;  ///< what attention_forward_workspace tells, or less
 };
 
 /// Exact attention after FlashAttention-2 (Dao, 2023, arXiv 2307.08691), asynchronous on `stream`
 /// of the current device. Errors are found before anything is launched, except those that only the
 /// device sees.
+///
+/// Where the tiles of a call do not fill the device and its keys are long, the keys of a tile are
+/// split over several thread blocks (Flash-Decoding, Dao et al., 2023), whose partial results a
+/// second kernel adds up in the order of the splits: equal inputs give equal bits. num_splits: 0
+/// lets the library choose, 1 never splits, n asks for n where the kernel splits at all and a tile
+/// has so many blocks of keys; batch_invariant never splits here. The partial results lie in
+/// split_workspace: a call without one runs unsplit, one with less than it asks for in as many
+/// splits as fit; both are right.
 LIMELIGHT_API Status attention_forward(const AttentionParams& params, CUstream_st* stream);
 
-/// Bytes of device workspace that attention_forward needs for `params`: none of today's kernels
-/// needs any.
+/// Bytes of split_workspace that attention_forward uses for `params` on the current device: 0 where
+/// it does not split. Depends on extents, strides and options only, never on lengths that the
+/// device holds, so that a captured call keeps it; pointers of outputs may be null.
 LIMELIGHT_API size_t attention_forward_workspace(const AttentionParams& params);
 
 /// What a backward call reads and writes beside AttentionParams. Tensors have the layouts of the

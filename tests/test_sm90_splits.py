@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Keys that several thread blocks share in the Hopper kernels, on the emulator under hostile
+schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_sm90_forward import ON_EMULATOR, ON_HOPPER, run_cases
+
+CASES = Path(__file__).with_name("sm90_split_cases.py")
+
+if ON_EMULATOR:
+
+    @pytest.mark.parametrize(
+        ("schedule", "seed", "sms", "chosen"),
+        [
+            ("late", 0, 200, "not choice"),
+            ("random", 9, 3, "fewer_blocks or packed or (fp8 and 64)"),
+            ("early", 0, 3, "packed_sequences or lengths"),
+            ("fair", 0, 132, "choice"),
+        ],
+    )
+    def test_cases_on_the_emulator(
+        schedule: str, seed: int, sms: int, chosen: str, tmp_path: Path
+    ) -> None:
+        how = {"schedule": schedule, "seed": seed, "sms": sms}
+        names = run_cases(tmp_path / "report", "-k", chosen, cases=CASES, **how)
+        assert all("sm90_attention_fwd" in name or "combine" in name for name in names), names
+
+
+if ON_HOPPER:
+
+    def test_cases_on_the_gpu(tmp_path: Path) -> None:
+        run_cases(tmp_path / "report", cases=CASES)
