@@ -132,6 +132,12 @@ FAULT_TABLE = [
     ),
     Fault("wgmma", RACE, ("missing fence.proxy.async",), "sm_90a", 3),
     Fault("wgmma_rows", RACE, ("data race on shared memory", "wgmma.mma_async"), "sm_90a"),
+    Fault(
+        "register_pool",
+        "cudaErrorLaunchTimeout",
+        ("setmaxnreg", "registers, it has 64512", "168 a thread"),
+        "sm_90a",
+    ),
     Fault("mbarrier_misuse", RACE, ("not initialised",), "sm_90a", 1),
     Fault("mbarrier_misuse", RACE, ("2 arrivals where 1 of 1 are pending",), "sm_90a", 2),
     Fault("mbarrier_misuse", RACE, ("tx-count",), "sm_90a", 3),

@@ -50,10 +50,13 @@ struct FwdConfig {
     static constexpr int kThreads = (1 + kConsumers) * kWarpgroupSize;
     static constexpr int kGatherWarps = 2;  // that copy K where TMA does not, and V
 
-    // setmaxnreg: the sum over warpgroups stays below what the block has from its launch.
+    // setmaxnreg: the sum over warpgroups stays below what the block has from its launch, multiples
+    // of 8 a thread; the last warpgroup would wait for ever otherwise.
     static constexpr int kProducerRegisters = kConsumers == 2 ? 40 : 32;
     static constexpr int kConsumerRegisters = kConsumers == 2 ? 232 : 160;
-    static_assert(kWarpgroupSize * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 65536);
+    static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
+    static_assert(kProducerRegisters + kConsumers * kConsumerRegisters <=
+                  (1 + kConsumers) * kLaunchRegisters);
 
     static constexpr int kTilesM = 1;                               // m16 tiles of a warp
     static constexpr int kTilesN = kBlockKV / 8;                    // n8 tiles of S

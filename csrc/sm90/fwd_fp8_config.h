@@ -38,6 +38,8 @@ struct Fp8Config {
 
     static constexpr int kProducerRegisters = 40;
     static constexpr int kConsumerRegisters = 232;
+    static_assert(kProducerRegisters + kConsumers * kConsumerRegisters <=
+                  (1 + kConsumers) * (65536 / kThreads / 8 * 8));
 
     static constexpr int kTilesM = 1;              // m16 tiles of a warp
     static constexpr int kTilesN = kBlockKV / 8;   // n8 tiles of S

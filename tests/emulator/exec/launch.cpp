@@ -10,6 +10,7 @@
 #include "exec/checks.h"
 #include "exec/program.h"
 #include "exec/setup.h"
+#include "runtime/arch.h"
 
 namespace emu {
 
@@ -236,6 +237,20 @@ std::vector<KernelParameter> kernel_parameters(const Image& image, const std::st
         at += static_cast<uint32_t>(v.bytes);
     }
     return list;
+}
+
+uint32_t launch_registers(const ptx::Function& kernel) {
+    if (kernel.max_registers) {
+        return kernel.max_registers;
+    }
+    const auto& bounds = kernel.max_threads[0] ? kernel.max_threads : kernel.required_threads;
+    if (bounds[0] == 0) {
+        return 32;
+    }
+    const uint32_t threads = bounds[0] * std::max(bounds[1], 1u) * std::max(bounds[2], 1u);
+    const uint32_t room =
+        kRegistersPerSm / (std::max(threads, 32u) * std::max(kernel.min_ctas, 1u));
+    return std::clamp(room / 8 * 8, 16u, 255u);
 }
 
 FunctionFacts facts(Image& image, const std::string& function) {

@@ -452,6 +452,9 @@ struct FunctionFacts {
     bool has_required_cluster;
 };
 FunctionFacts facts(Image&, const std::string& function);
+// Registers a thread gets at launch. PTX does not tell what ptxas allocates: the most that the
+// launch bounds leave room for (ptxas takes all of it where setmaxnreg is used), 32 without bounds.
+uint32_t launch_registers(const ptx::Function& kernel);
 LaunchResult launch(const LaunchRequest&);  // never throws
 }  // namespace exec
 }  // namespace emu

@@ -197,9 +197,29 @@ void leave(Warp& w, uint32_t lanes) {
     check_cluster_barrier(*w.cluster);
 }
 
-// Registers are not rationed: the budget of a warp is kept for reports alone.
-void set_max_registers(Warp& w, uint32_t count, bool) {
+// A block gives and takes among what it has from its launch. The sum is checked at once rather than
+// waited for: a warp that has not asked yet may still shrink to the least, the others keep theirs.
+void set_max_registers(Warp& w, uint32_t count, bool increase) {
+    constexpr uint32_t kLeast = 24;
+    const uint32_t at_launch = exec::launch_registers(*w.launch->program->entry);
+    const uint32_t before = w.max_registers ? w.max_registers : at_launch;
+    if (increase ? count < before : count > before) {
+        w.fail(fault::kLaunchFailure, std::string("setmaxnreg.") + (increase ? "inc" : "dec") +
+                                          " to " + std::to_string(count) + " registers, from " +
+                                          std::to_string(before));
+    }
     w.max_registers = count;
+    uint32_t wanted = 0;
+    for (const auto& warp : w.cta->warps) {
+        wanted += warp->max_registers ? warp->max_registers : std::min(kLeast, at_launch);
+    }
+    const uint32_t pool = at_launch * static_cast<uint32_t>(w.cta->warps.size());
+    if (wanted > pool) {
+        w.fail(fault::kLaunchTimeout,
+               "setmaxnreg: the warps of the block want " + std::to_string(wanted * kLanes) +
+                   " registers, it has " + std::to_string(pool * kLanes) + " from its launch (" +
+                   std::to_string(at_launch) + " a thread): the last warps wait for ever");
+    }
 }
 
 namespace {

@@ -42,25 +42,12 @@ int max_threads(Kernel& kernel) {
     return bound ? static_cast<int>(std::min<uint32_t>(bound, kThreadsPerBlock)) : kThreadsPerBlock;
 }
 
-// PTX does not tell what ptxas would allocate: the most that the launch bounds leave room for, 32
-// without bounds.
 int registers_of(Kernel& kernel) {
     const ptx::Function* function = image_of(*kernel.binary)->module->function(kernel.name);
     if (!function) {
         throw Fault(cudaErrorInvalidDeviceFunction, "the PTX has no kernel " + kernel.name);
     }
-    if (function->max_registers) {
-        return static_cast<int>(function->max_registers);
-    }
-    const auto& bounds =
-        function->max_threads[0] ? function->max_threads : function->required_threads;
-    if (bounds[0] == 0) {
-        return 32;
-    }
-    const uint32_t threads = bounds[0] * std::max(bounds[1], 1u) * std::max(bounds[2], 1u);
-    const uint32_t room =
-        kRegistersPerSm / (std::max(threads, 32u) * std::max(function->min_ctas, 1u));
-    return static_cast<int>(std::clamp(room / 8 * 8, 16u, 255u));
+    return static_cast<int>(exec::launch_registers(*function));
 }
 
 int resident_blocks(Kernel& kernel, int threads, size_t dynamic) {
