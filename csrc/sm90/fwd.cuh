@@ -165,6 +165,8 @@ LIMELIGHT_DEVICE void consume(const FwdKernelParams& params, typename Config::Sm
             if (threadIdx.x % kWarpgroupSize == 0) {
                 tma_store_wait_read();
             }
+            // The next Q, which TMA writes, must not overtake plain reads of O in its place.
+            fence_async_proxy();
             release(smem.q_empty[group]);
         }
     }

@@ -87,10 +87,13 @@ Fault ClusterRaces::clash(const View& view, int lane, uint64_t address, uint32_t
     std::string headline, hint;
     if (kind == Conflict::ProxyFence) {
         headline = "missing fence.proxy.async: an access of " + where +
-                   " by the async proxy follows a generic write that no proxy fence made visible";
-        hint =
-            "fence.proxy.async is needed after the write and before the barrier that hands the "
-            "data over";
+                   " by the async proxy follows a generic " +
+                   (before.op == Op::Read ? "read that no proxy fence ended"
+                                          : "write that no proxy fence made visible");
+        hint = std::string("fence.proxy.async is needed after the ") +
+               (before.op == Op::Read ? "read" : "write") +
+               " and before the barrier that hands the " +
+               (before.op == Op::Read ? "memory" : "data") + " over";
     } else {
         headline = "data race on " + where + ": " + verb(now) + " not ordered after an earlier " +
                    verb(before);

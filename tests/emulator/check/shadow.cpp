@@ -48,7 +48,8 @@ Conflict ShadowEngine::conflict(const View& view, const Record& other) const {
     if (!happened_before(view, other)) {
         return same_scope(self, other) && same_scope(other, self) ? Conflict::None : Conflict::Race;
     }
-    if (self.proxy == Proxy::Async && other.proxy == Proxy::Generic && other.op != Op::Read &&
+    // Of a generic read too: an asynchronous copy may overtake it otherwise.
+    if (self.proxy == Proxy::Async && other.proxy == Proxy::Generic &&
         !visible_to_async(view, other)) {
         return Conflict::ProxyFence;
     }
@@ -81,8 +82,12 @@ uint32_t ShadowEngine::insert_reader(const View& view, uint32_t id, uint32_t rea
             record = node.record;
             rest = node.rest;
         }
-        // A later writer that is ordered after this read is ordered after what happened before it.
-        if (record != id && !happened_before(view, tables_.records[record])) {
+        // A later writer that is ordered after this read is ordered after what happened before it;
+        // the async proxy, after its own read, not behind a fence.
+        const Record& other = tables_.records[record];
+        const bool unfenced = view.self.proxy == Proxy::Async && other.proxy == Proxy::Generic &&
+                              !visible_to_async(view, other);
+        if (record != id && (unfenced || !happened_before(view, other))) {
             kept[count++] = record;
         }
         at = rest;

@@ -19,8 +19,9 @@ __global__ void remove_statement(int number) {
 #include "host/tensor_map.cpp"
 #include "sm90/launch.cuh"
 
+// One sequence whose last keys are unused, or as many packed sequences as `packed` says.
 template <int kHeadDim>
-bool run(int seqlen, int unused) {
+bool run(int seqlen, int unused, int packed = 0) {
     using namespace limelight;
     using Config = sm90::FwdConfig<__half, kHeadDim, kHeadDim, sm90::Scores::kPlain>;
     const int count = seqlen * kHeadDim;
@@ -46,6 +47,16 @@ bool run(int seqlen, int unused) {
     p.lse = device_zeros<float>(seqlen);
     p.lse_batch_stride = p.lse_head_stride = seqlen;
     p.seqused_k = unused > 0 ? on_device(std::vector<int>{used}) : nullptr;
+    if (packed > 0) {
+        std::vector<int> begins(packed + 1);
+        for (int i = 0; i <= packed; ++i) {
+            begins[i] = seqlen * i / packed;
+        }
+        p.batch = packed;
+        p.seqlen_q = p.seqlen_k = begins[1];
+        p.cu_seqlens_q = p.cu_seqlens_k = on_device(begins);
+        p.total_rows_q = p.total_rows_k = seqlen;
+    }
     p.softmax_scale = 0.125f;
     p.scale_log2 = 0.125f * 1.4426950408889634f;
     p.window_behind = p.window_ahead = kMaxSeqlen;
@@ -73,8 +84,9 @@ int main(int argc, char** argv) {
         must(cudaDeviceSynchronize());
     }
     // 192-row tiles whose O has memory of its own, with and without tails of V to clear, and
-    // 128-row tiles whose O takes the place of Q.
-    if (!run<64>(450, 30) || !run<64>(150, 0) || !run<256>(260, 30)) {
+    // 128-row tiles whose O takes the place of Q, from where TMA or, at the end of a packed
+    // sequence, the threads store it.
+    if (!run<64>(450, 30) || !run<64>(150, 0) || !run<256>(260, 30) || !run<256>(200, 0, 2)) {
         return 1;
     }
     std::puts("ok");

@@ -29,6 +29,7 @@ __global__ void ring(const float* in, float* out) {
             const int s = i % 2;
             wait_parity(&full[s], i / 2 & 1);
             out[32 * i + lane] = tile[s][31 - lane];
+            fence_proxy_async();
             if (!PLANTED) {
                 arrive(&empty[s]);
             }

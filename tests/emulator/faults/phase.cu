@@ -19,6 +19,7 @@ __global__ void stream(const float* in, float* out) {
         }
         wait_parity(&full, (i + PLANTED) & 1);
         out[64 * i + t] = tile[63 - t];
+        fence_proxy_async();
         __syncthreads();
     }
 }

@@ -129,7 +129,7 @@ struct Program {
                 if (!(t.strong && now.strong)) {
                     return 1;
                 }
-            } else if (now.async && !t.async && t.write && !graph.reaches(t.node, now.node, true)) {
+            } else if (now.async && !t.async && !graph.reaches(t.node, now.node, true)) {
                 worst = 2;
             }
         }

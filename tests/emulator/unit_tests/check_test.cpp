@@ -324,6 +324,7 @@ void test_mbarrier() {
             const int stage = i % 2;
             b.races.wait(1, full[stage]);
             Bench::shared(b.races, 1, Op::Read, 1024 + stage * 1024);
+            b.races.fence_proxy_async(1);
             b.races.arrive(1, empty[stage]);
             b.races.complete(empty[stage]);
             b.races.wait(0, empty[stage]);
@@ -336,6 +337,13 @@ void test_mbarrier() {
     expect_none("with its barrier", [&] { Bench::shared(b.races, 1, Op::Read, 1024); });
     expect_fault("refill without the empty barrier", kFailure, "asynchronous write not ordered",
                  [&] { fill(0); });
+
+    Bench::shared(b.races, 1, Op::Read, 1024);
+    b.races.arrive(1, empty[0]);
+    b.races.complete(empty[0]);
+    b.races.wait(0, empty[0]);
+    expect_fault("refill after a read that no proxy fence ended", kFailure,
+                 "missing fence.proxy.async", [&] { fill(0); });
 
     Bench c;  // tx-count too small: the phase ends while a copy is in flight
     MbarrierSync bar;
