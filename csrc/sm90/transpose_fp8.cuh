@@ -93,7 +93,7 @@ LIMELIGHT_DEVICE void transpose_v(const FwdKernelParams& params, typename Config
 }
 
 // All threads of the block, once, before a __syncthreads: the rows of ones, which nothing
-// overwrites. The transposing warps' fences come later and cover them.
+// overwrites.
 template <class Config>
 LIMELIGHT_DEVICE void write_ones(typename Config::Smem& smem) {
     constexpr int kFirst = Config::kHeadDimV * Config::TurnedTile::kRowBytes;
@@ -106,6 +106,7 @@ LIMELIGHT_DEVICE void write_ones(typename Config::Smem& smem) {
         *reinterpret_cast<uint4*>(smem.turned[stage] + kFirst + chunk * 16) =
             make_uint4(kOnes, kOnes, kOnes, kOnes);
     }
+    fence_async_proxy();
 }
 
 }  // namespace limelight::sm90

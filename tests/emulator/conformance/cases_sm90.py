@@ -476,6 +476,13 @@ def products() -> list[Case]:
         wgmma("f16", "f16", "f32", 24, negate=True),
         wgmma("bf16", "bf16", "f32", 64, from_regs=True),
         wgmma("f16", "f16", "f16", 64, from_regs=True, trans_b=True),
+        # One atom of 64 columns and 8 columns of the next; three atoms of 32; rows that end inside
+        # no power of two: what the attention kernels use.
+        wgmma("bf16", "bf16", "f32", 72, from_regs=True, trans_b=True),
+        wgmma("bf16", "bf16", "f32", 96, span=64, from_regs=True, trans_b=True),
+        wgmma("bf16", "bf16", "f32", 112),
+        wgmma("f16", "f16", "f32", 160),
+        wgmma("e4m3", "e4m3", "f32", 136, from_regs=True),
         wgmma("e4m3", "e4m3", "f16", 64),
         wgmma("e5m2", "e5m2", "f32", 64, from_regs=True),
         wgmma("tf32", "tf32", "f32", 32),
