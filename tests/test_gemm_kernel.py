@@ -51,12 +51,14 @@ def test_epilogues(activation: str | None, kernel: int, kernels: torch.device) -
             check(case, kernel, kernels)
 
 
-def test_swiglu_pairs_rows_of_several_tiles(kernels: torch.device) -> None:
-    for m in (4, 40):
-        case = LinearCase(m, 334, 200, "dense", "swiglu", bias=True)
+# Hopper's copies interleave gate and up rows in blocks of eight where n is a multiple of eight.
+@pytest.mark.parametrize("rows", [16, 334, 336])
+def test_swiglu_pairs_rows_of_several_tiles(rows: int, kernels: torch.device) -> None:
+    for m in (4, 40, 97):
+        case = LinearCase(m, rows, 200, "dense", "swiglu", bias=True)
         check(case, FLAT, kernels)
         check(case, FLAT, kernels, splits=3)
-    check(LinearCase(4, 334, 200, "dense", "swiglu", bias=True), GEMV, kernels)
+    check(LinearCase(4, rows, 200, "dense", "swiglu", bias=True), GEMV, kernels)
 
 
 def test_activations_at_their_ends(kernels: torch.device) -> None:

@@ -3,13 +3,15 @@
 // A (m64), x its B (n = 16, 64 or 128), both K-major in shared memory: no fragments, no swizzles by
 // hand, and 128 rows of x cost less time than reading the weight.
 //
-// Grid, units and the sum of shared tiles are those of flat.cuh. Warps 0-3 are the consumer
-// warpgroup with two m64 tiles, one thread of warp 4 the producer.
+// Grid, units and the sum of shared tiles are those of flat.cuh. Warps 0-7 are two consumer
+// warpgroups with one m64 tile each, one thread of warp 8 the producer. With SwiGLU each eight gate
+// rows of a tile are followed by the up rows of the same columns, so that a lane holds both.
 #pragma once
 
 #include "arch/grid.cuh"
 #include "arch/mbarrier.cuh"
 #include "arch/tma.cuh"
+#include "arch/warpgroup.cuh"
 #include "arch/wgmma.cuh"
 #include "gemm/epilogue.cuh"
 #include "gemm/params_sm90.h"
@@ -24,17 +26,16 @@ struct FlatSm90Config {
     static constexpr int kStages = kTile.stages;
     static constexpr int kBlockK = kSm90BlockK;
     static constexpr int kRowBytes = kBlockK * 2;  // one swizzle group of TMA and wgmma
-    static constexpr int kTilesN = 2;              // m64 tiles of weight rows
     static constexpr int kTilesM = kMaxRows / 8;
-    static constexpr int kConsumerWarps = 4;
-    static constexpr int kConsumers = kConsumerWarps * kWarpSize;
+    static constexpr int kGroups = 2;  // consumer warpgroups
+    static constexpr int kConsumers = kGroups * kWarpgroupSize;
+    static constexpr int kConsumerWarps = kConsumers / kWarpSize;
     static constexpr int kThreads = kConsumers + kWarpSize;
-    static constexpr int kBlocksPerMultiprocessor = kMaxRows <= 64 ? 2 : 1;
-    static constexpr int kHalfRows = kFlatRows / kTilesN;
-    using Row = TileRow<kFlatRows, 32, true>;
+    static constexpr int kGroupBytes = kFlatRows / kGroups * kRowBytes;
+    using Row = TileRow<kFlatRows, 16>;
 
     struct Smem {
-        alignas(1024) char weight[kStages][kTilesN][kHalfRows * kRowBytes];
+        alignas(1024) char weight[kStages][kFlatRows * kRowBytes];
         alignas(1024) char x[kStages][kMaxRows * kRowBytes];
         float turn[kConsumerWarps][kTurnFloats];
         uint64_t full[kStages];
@@ -42,6 +43,7 @@ struct FlatSm90Config {
         uint32_t ticket;
     };
     static constexpr uint32_t kStageBytes = (kFlatRows + kMaxRows) * kRowBytes;
+    static_assert(kFlatRows / kGroups == 64, "a warpgroup has one m64 tile");
     static_assert(sizeof(Smem) == smem_bytes(kTile), "params_sm90.h knows the size");
 };
 
@@ -52,13 +54,20 @@ LIMELIGHT_DEVICE void produce(const FlatSm90Params& params, typename Config::Sme
     const GemmParams& p = params.call;
     const bool swiglu = p.activation == Activation::kSwiGLU;
     const auto load_weight = [&](const Cursor& at, int stage) {
-        mbarrier_arrive_expect_tx(smem.full[stage], Config::kStageBytes);
-#pragma unroll
-        for (int half = 0; half < Config::kTilesN; ++half) {
-            const int row = swiglu ? at.tile * Config::kHalfRows + half * p.n
-                                   : at.tile * kFlatRows + half * Config::kHalfRows;
-            tma_load_4d(smem.weight[stage][half], params.weight, at.k_block * Config::kBlockK, row,
-                        0, 0, smem.full[stage]);
+        uint64_t& full = smem.full[stage];
+        char* const tile = smem.weight[stage];
+        const int k = at.k_block * Config::kBlockK;
+        mbarrier_arrive_expect_tx(full, Config::kStageBytes);
+        if (!swiglu) {
+            tma_load_4d(tile, params.weight, k, at.tile * kFlatRows, 0, 0, full);
+        } else if (params.paired) {
+            tma_load_4d(tile, params.weight, k, 0, 0, at.tile * (kFlatRows / 16), full);
+        } else {
+#pragma unroll 1
+            for (int box = 0; box < kFlatRows / 8; ++box) {
+                const int row = at.tile * (kFlatRows / 2) + box / 2 * 8 + box % 2 * p.n;
+                tma_load_4d(tile + box * 8 * Config::kRowBytes, params.weight, k, row, 0, 0, full);
+            }
         }
     };
     const auto load_x = [&](const Cursor& at, int stage) {
@@ -91,64 +100,77 @@ LIMELIGHT_DEVICE void produce(const FlatSm90Params& params, typename Config::Sme
     }
 }
 
+// A tile's sum to its rows of out, in whichever thread block has it. Pieces are added in parts, one
+// after the other: two thread blocks leave 96 registers.
 template <class Config>
-LIMELIGHT_DEVICE void consume(const FlatSm90Params& params, typename Config::Smem& smem,
-                              int64_t unit, int64_t end) {
-    using Mma = Wgmma<Config::kMaxRows, typename Config::Element>;
-    const GemmParams& p = params.call;
+LIMELIGHT_DEVICE void finish(const GemmParams& p, typename Config::Smem& smem, int tile,
+                             const Sharing& sharing, float (&acc)[1][Config::kTilesM][4]) {
+    constexpr int kTilesM = Config::kTilesM;
+    constexpr int kPart = kTilesM < 8 ? kTilesM : 8;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-    Ring<Config::kStages> slot;
-    Cursor at(p, unit);
+    const auto store = [&](int first_row, const auto& sum) {
+        store_group<typename Config::Element, typename Config::Row>(p, tile, warp, first_row, sum,
+                                                                    smem.turn[warp]);
+    };
+    if (sharing.first == sharing.last) {
+        store(0, acc);
+    } else if (leave_piece<Config::kConsumers, false>(p, sharing, p.m, acc, &smem.ticket)) {
 #pragma unroll 1
-    while (unit < end) {
-        float acc[Config::kTilesN][Config::kTilesM][4];
-        const auto flat = [&](int n) -> float (&)[Config::kTilesM * 4] {
-            return reinterpret_cast<float (&)[Config::kTilesM * 4]>(acc[n]);
-        };
-        const int tile = at.tile;
-        bool accumulate = false;
-#pragma unroll 1
-        for (; unit < end && at.tile == tile; ++unit) {
-            mbarrier_wait(smem.full[slot.stage], slot.phase);
-            const uint64_t x =
-                wgmma_descriptor<Config::kRowBytes>(smem_address(smem.x[slot.stage]), 0);
-#pragma unroll
-            for (int n = 0; n < Config::kTilesN; ++n) {
-                wgmma_hold(flat(n));
-            }
-            wgmma_fence();
-#pragma unroll
-            for (int step = 0; step < Config::kBlockK / 16; ++step) {
-#pragma unroll
-                for (int n = 0; n < Config::kTilesN; ++n) {
-                    const uint64_t weight = wgmma_descriptor<Config::kRowBytes>(
-                        smem_address(smem.weight[slot.stage][n]), 0);
-                    Mma::ss(flat(n), weight + step * 2, x + step * 2, accumulate || step > 0);
-                }
-            }
-            wgmma_commit();
-            wgmma_wait<0>();
-#pragma unroll
-            for (int n = 0; n < Config::kTilesN; ++n) {
-                wgmma_hold(flat(n));
-            }
-            __syncwarp();
-            if (threadIdx.x % kWarpSize == 0) {
-                mbarrier_arrive(smem.empty[slot.stage]);
-            }
-            accumulate = true;
-            slot.advance();
-            at.advance(p);
-        }
-        if (sum_pieces<Config::kConsumers, false>(p, tile, p.m, acc, &smem.ticket)) {
-            store_group<typename Config::Element, typename Config::Row>(p, tile, warp, 0, acc,
-                                                                        smem.turn[warp]);
+        for (int first = 0; first < kTilesM && first * 8 < p.m; first += kPart) {
+            float part[1][kPart][4];
+            add_pieces<Config::kConsumers, kTilesM>(p, sharing, p.m, first, part);
+            store(first * 8, part);
         }
     }
 }
 
 template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerMultiprocessor)
+LIMELIGHT_DEVICE void consume(const FlatSm90Params& params, typename Config::Smem& smem,
+                              int64_t unit, int64_t end) {
+    using Mma = Wgmma<Config::kMaxRows, typename Config::Element>;
+    const GemmParams& p = params.call;
+    const int group = warpgroup_index();
+    Ring<Config::kStages> slot;
+    const Cursor first(p, unit);
+    int left = static_cast<int>(end - unit);
+    int in_tile = min(left, p.k_blocks - first.k_block);
+#pragma unroll 1
+    for (int tile = first.tile; left > 0; ++tile) {
+        // Divides, which takes registers: before the accumulators hold most of them.
+        Sharing sharing = sharing_blocks(p, tile);
+        sharing = {opaque(sharing.first), opaque(sharing.last)};
+        float acc[1][Config::kTilesM][4] = {};
+        auto& flat = reinterpret_cast<float (&)[Config::kTilesM * 4]>(acc);
+        left -= in_tile;
+#pragma unroll 1
+        for (; in_tile > 0; --in_tile) {
+            mbarrier_wait(smem.full[slot.stage], slot.phase);
+            const uint64_t weight = wgmma_descriptor<Config::kRowBytes>(
+                smem_address(smem.weight[slot.stage] + group * Config::kGroupBytes), 0);
+            const uint64_t x =
+                wgmma_descriptor<Config::kRowBytes>(smem_address(smem.x[slot.stage]), 0);
+            wgmma_hold(flat);
+            wgmma_fence();
+#pragma unroll
+            for (int step = 0; step < Config::kBlockK / 16; ++step) {
+                Mma::ss(flat, weight + step * 2, x + step * 2, true);
+            }
+            wgmma_commit();
+            wgmma_wait<0>();
+            wgmma_hold(flat);
+            __syncwarp();
+            if (threadIdx.x % kWarpSize == 0) {
+                mbarrier_arrive(smem.empty[slot.stage]);
+            }
+            slot.advance();
+        }
+        in_tile = min(left, p.k_blocks);
+        finish<Config>(p, smem, tile, sharing, acc);
+    }
+}
+
+template <class Config>
+__global__ void __launch_bounds__(Config::kThreads, kSm90BlocksPerMultiprocessor)
     sm90_flat_gemm(const __grid_constant__ FlatSm90Params params) {
     extern __shared__ __align__(1024) char dynamic_smem[];
     auto& smem = *reinterpret_cast<typename Config::Smem*>(dynamic_smem);

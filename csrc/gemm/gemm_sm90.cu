@@ -9,10 +9,21 @@ namespace limelight::gemm {
 
 namespace {
 
-Status encode_matrix(const GemmParams& p, const void* data, int64_t rows, int64_t row_stride,
-                     int box_rows, CUtensorMap* map) {
-    return encode_tensor_map({p.dtype, data, 1, rows, 1, p.k, {0, row_stride, 0}}, kSm90BlockK,
-                             box_rows, map);
+Status encode_weight(const GemmParams& p, FlatSm90Params* params) {
+    const TensorExtents rows{
+        p.dtype, p.weight, 1, weight_rows(p), 1, p.k, {0, p.weight_row_stride, 0}};
+    if (p.activation != Activation::kSwiGLU) {
+        return encode_tensor_map(rows, {kSm90BlockK, kFlatRows}, &params->weight);
+    }
+    constexpr int kBlock = 8;
+    params->paired = p.n % kBlock == 0;
+    if (!params->paired) {
+        return encode_tensor_map(rows, {kSm90BlockK, kBlock}, &params->weight);
+    }
+    const TensorStrides strides{kBlock * p.weight_row_stride, p.weight_row_stride,
+                                p.n * p.weight_row_stride};
+    return encode_tensor_map({p.dtype, p.weight, p.n / kBlock, kBlock, 2, p.k, strides},
+                             {kSm90BlockK, kBlock, 2, kFlatRows / (2 * kBlock)}, &params->weight);
 }
 
 template <class Element, int kMaxRows>
@@ -20,14 +31,11 @@ Status launch_tile(const GemmParams& call, cudaStream_t stream) {
     using Config = FlatSm90Config<Element, kMaxRows>;
     FlatSm90Params params{};
     params.call = call;
-    if (const Status status =
-            encode_matrix(call, call.weight, weight_rows(call), call.weight_row_stride,
-                          Config::kHalfRows, &params.weight);
-        !status.ok()) {
+    if (const Status status = encode_weight(call, &params); !status.ok()) {
         return status;
     }
-    if (const Status status =
-            encode_matrix(call, call.x, call.m, call.x_row_stride, kMaxRows, &params.x);
+    const TensorExtents x{call.dtype, call.x, 1, call.m, 1, call.k, {0, call.x_row_stride, 0}};
+    if (const Status status = encode_tensor_map(x, {kSm90BlockK, kMaxRows}, &params.x);
         !status.ok()) {
         return status;
     }

@@ -57,8 +57,7 @@ struct Cursor {
 
 // Column of out that row `local` of group `group` of a tile belongs to, and the row of weight: with
 // SwiGLU the first half of a group is gate rows, the second half the up rows of the same columns.
-// kFar: without it the second half of a group lies in the second half of the tile.
-template <int kTileRows, int kGroupRows, bool kFar = false>
+template <int kTileRows, int kGroupRows>
 struct TileRow {
     int column;
     int row;
@@ -69,8 +68,6 @@ struct TileRow {
         if (p.activation == Activation::kSwiGLU) {
             column = tile * kTileRows / 2 + in_half;
             row = column + (local < kHalf ? 0 : p.n);
-        } else if (kFar) {
-            column = row = tile * kTileRows + local / kHalf * (kTileRows / 2) + in_half;
         } else {
             column = row = tile * kTileRows + group * kGroupRows + local;
         }
@@ -89,23 +86,22 @@ LIMELIGHT_DEVICE void sync_threads() {
     }
 }
 
-// Adds up what the thread blocks that share the tile hold, in the order of the thread blocks,
-// whichever comes last: it gets the sum and true, the others get false. kThreads threads call it;
-// `rows` of x are left for this warp.
+// Thread blocks that share a tile leave their sums as pieces, [n8 tile of x][thread] of float4 for
+// each m16 tile of weight; whichever comes last adds them up in the order of the thread blocks.
+template <int kThreads, int kTiles>
+LIMELIGHT_DEVICE float4* piece_of(const GemmParams& p, const Sharing& sharing, int block) {
+    const int64_t index = 2 * int64_t{block} + (block == sharing.first ? 1 : 0);
+    return static_cast<float4*>(p.workspace) + index * (kTiles * kThreads) + threadIdx.x;
+}
+
+// Leaves this thread block's piece; true for the last one. kThreads threads call it; `rows` of x
+// are left for this warp.
 template <int kThreads, bool kWholeBlock = true, int kTilesN, int kTilesM>
-LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
-                                 float (&acc)[kTilesN][kTilesM][4], uint32_t* shared_ticket) {
-    const Sharing sharing = sharing_blocks(p, tile);
-    const int count = sharing.last - sharing.first + 1;
-    if (count == 1) {
-        return true;
-    }
-    const auto slot = [&](int block) {
-        const int64_t index = 2 * int64_t{block} + (block == sharing.first ? 1 : 0);
-        return static_cast<float4*>(p.workspace) + index * (kTilesN * kTilesM * kThreads) +
-               threadIdx.x;
-    };
-    float4* const own = slot(static_cast<int>(blockIdx.x));
+LIMELIGHT_DEVICE bool leave_piece(const GemmParams& p, const Sharing& sharing, int rows,
+                                  const float (&acc)[kTilesN][kTilesM][4],
+                                  uint32_t* shared_ticket) {
+    float4* const own =
+        piece_of<kThreads, kTilesN * kTilesM>(p, sharing, static_cast<int>(blockIdx.x));
 #pragma unroll
     for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll
@@ -121,12 +117,18 @@ LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
         *shared_ticket = atomic_add_acq_rel(p.tickets + sharing.first, 1);
     }
     sync_threads<kThreads, kWholeBlock>();
-    if (*shared_ticket != static_cast<uint32_t>(count - 1)) {
-        return false;
-    }
-    if (threadIdx.x == 0) {
+    const bool last = *shared_ticket == static_cast<uint32_t>(sharing.last - sharing.first);
+    if (last && threadIdx.x == 0) {
         p.tickets[sharing.first] = 0;
     }
+    return last;
+}
+
+// The sum of the pieces: their n8 tiles of x from `first` on. kTiles: of a piece.
+template <int kThreads, int kTiles, int kTilesN, int kTilesM>
+LIMELIGHT_DEVICE void add_pieces(const GemmParams& p, const Sharing& sharing, int rows, int first,
+                                 float (&acc)[kTilesN][kTilesM][4]) {
+    static_assert(kTilesN == 1 || kTiles == kTilesN * kTilesM, "all of it, or a part of one m16");
 #pragma unroll
     for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll
@@ -137,12 +139,12 @@ LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
     constexpr int kAhead = kTilesN * kTilesM <= 2 ? 8 : 1;
 #pragma unroll kAhead
     for (int block = sharing.first; block <= sharing.last; ++block) {
-        const float4* const from = slot(block);
+        const float4* const from = piece_of<kThreads, kTiles>(p, sharing, block) + first * kThreads;
 #pragma unroll
         for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll
             for (int m = 0; m < kTilesM; ++m) {
-                if (m * 8 < rows) {
+                if ((first + m) * 8 < rows) {
                     const float4 piece = __ldcg(from + (n * kTilesM + m) * kThreads);
                     acc[n][m][0] += piece.x;
                     acc[n][m][1] += piece.y;
@@ -152,6 +154,20 @@ LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
             }
         }
     }
+}
+
+// The sum of a tile, in the thread block that comes last (true); the others get false.
+template <int kThreads, int kTilesN, int kTilesM>
+LIMELIGHT_DEVICE bool sum_pieces(const GemmParams& p, int tile, int rows,
+                                 float (&acc)[kTilesN][kTilesM][4], uint32_t* shared_ticket) {
+    const Sharing sharing = sharing_blocks(p, tile);
+    if (sharing.first == sharing.last) {
+        return true;
+    }
+    if (!leave_piece<kThreads>(p, sharing, rows, acc, shared_ticket)) {
+        return false;
+    }
+    add_pieces<kThreads, kTilesN * kTilesM>(p, sharing, rows, 0, acc);
     return true;
 }
 

@@ -63,7 +63,7 @@ constexpr FlatTile find_flat_tile(WeightFormat format, int m) {
 // A warp turns 16 rows of weight by 8 rows of x of its result at a time, in a slot of the ring that
 // is free then; floats, with padding.
 constexpr int kTurnPitch = 20;
-constexpr int kTurnFloats = 8 * kTurnPitch;
+constexpr int kTurnFloats = 7 * kTurnPitch + 16;
 
 constexpr size_t smem_bytes(const FlatTile& tile) {
     const int stage = kFlatRows * row_bytes(tile.format) + tile.m * block_k(tile.format) * 2;

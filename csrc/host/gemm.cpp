@@ -72,7 +72,7 @@ std::array<KernelInfo, kKernels> describe_kernels() {
                    0,
                    tile.m,
                    kFlatRows,
-                   5,
+                   9,
                    tile.stages,
                    static_cast<int32_t>(gemm::smem_bytes(tile)),
                    "all"};

@@ -133,12 +133,12 @@ Status check_tensor_map(const char* name, const TensorExtents& t) {
     return {};
 }
 
-Status encode_tensor_map(const TensorExtents& t, int box_columns, int box_rows, CUtensorMap* map) {
+Status encode_tensor_map(const TensorExtents& t, const TensorBox& box, CUtensorMap* map) {
     return encode_dimensions(t,
-                             {{t.columns, 1, box_columns},
-                              {t.rows, t.strides.row, box_rows},
-                              {t.heads, t.strides.head, 1},
-                              {t.batch, t.strides.batch, 1}},
+                             {{t.columns, 1, box.columns},
+                              {t.rows, t.strides.row, box.rows},
+                              {t.heads, t.strides.head, box.heads},
+                              {t.batch, t.strides.batch, box.batch}},
                              map);
 }
 

@@ -22,10 +22,17 @@ struct TensorExtents {
 // bytes or more, or 0 between rows. Heads and batches may be expanded (stride 0).
 Status check_tensor_map(const char* name, const TensorExtents& tensor);
 
-// The tensor map with the dimensions (columns, rows, heads, batch) and boxes of box_columns x
-// box_rows, swizzled over the whole row of a box. An expanded dimension has extent 1 in it.
-Status encode_tensor_map(const TensorExtents& tensor, int box_columns, int box_rows,
-                         CUtensorMap* map);
+// Elements that one copy moves.
+struct TensorBox {
+    int columns;
+    int rows;
+    int heads = 1;
+    int batch = 1;
+};
+
+// The tensor map with the dimensions (columns, rows, heads, batch), swizzled over the whole row of
+// a box. An expanded dimension has extent 1 in it.
+Status encode_tensor_map(const TensorExtents& tensor, const TensorBox& box, CUtensorMap* map);
 
 // The same with the dimensions (columns, heads, rows, batch) and boxes of box_columns x box_heads x
 // box_rows.

@@ -63,7 +63,7 @@ template <class TileLayout>
 Status make_view(const TensorExtents& tensor, int box_rows, TensorView* view) {
     view->head_step = tensor.strides.head != 0;
     view->batch_step = tensor.strides.batch != 0;
-    return encode_tensor_map(tensor, TileLayout::kPanel, box_rows, &view->map);
+    return encode_tensor_map(tensor, {TileLayout::kPanel, box_rows}, &view->map);
 }
 
 // Of q and out: boxes of a warpgroup's rows.

@@ -17,9 +17,25 @@ __global__ void remove_statement(int number) {
 #include "gemm/gemm_sm90.cu"
 #include "host/tensor_map.cpp"
 
+// What the partition counts on: every kernel leaves room for a second thread block.
+template <int kMaxRows>
+bool two_fit() {
+    using Config = limelight::gemm::FlatSm90Config<__half, kMaxRows>;
+    constexpr size_t kBytes = sizeof(typename Config::Smem);
+    const auto kernel = limelight::gemm::sm90_flat_gemm<Config>;
+    must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes}));
+    int blocks = 0;
+    must(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, Config::kThreads, kBytes));
+    return blocks == 2;
+}
+
 int main(int argc, char** argv) {
     using namespace limelight;
     using namespace limelight::gemm;
+    if (!two_fit<16>() || !two_fit<64>() || !two_fit<128>()) {
+        std::puts("two thread blocks do not fit a multiprocessor");
+        return 1;
+    }
     constexpr int kM = 3, kN = 300, kK = 14 * 64;
     if (argc > 1) {
         remove_statement<<<1, 1>>>(std::atoi(argv[1]));
