@@ -38,6 +38,17 @@ Status find_encode(Encode* encode) {
     return {};
 }
 
+// The driver encodes for the device of the thread's context. A thread whose first use of CUDA is
+// this call has none: choosing the device that is current already binds it.
+Status bind_context() {
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) {
+        error = cudaSetDevice(device);
+    }
+    return cuda_status(error, "cudaSetDevice");
+}
+
 int64_t element_bytes(Dtype dtype) {
     return dtype == Dtype::kFloat8E4M3 ? 1 : dtype == Dtype::kFloat32 ? 4 : 2;
 }
@@ -86,10 +97,19 @@ Status encode_dimensions(const TensorExtents& t, const Dimension (&dimensions)[4
         strides[i] = static_cast<cuuint64_t>(extents[i] == 1 ? kAlignment : stride * bytes);
         box[i] = static_cast<cuuint32_t>(box_extent);
     }
-    const CUresult result =
-        encode(map, map_type(t.dtype), 4, const_cast<void*>(t.data), extents, strides + 1, box,
-               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(dimensions[0].box * bytes),
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const auto try_encode = [&] {
+        return encode(map, map_type(t.dtype), 4, const_cast<void*>(t.data), extents, strides + 1,
+                      box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                      swizzle_of(dimensions[0].box * bytes), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    };
+    CUresult result = try_encode();
+    if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
+        if (const Status status = bind_context(); !status.ok()) {
+            return status;
+        }
+        result = try_encode();
+    }
     if (result != CUDA_SUCCESS) {
         return Status::error(Status::Code::kCudaError,
                              "cuTensorMapEncodeTiled: error %d for %lld rows, %lld heads, %lld "

@@ -177,14 +177,14 @@ cudaError_t cudaProfilerStart();
 cudaError_t cudaProfilerStop();
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    return api([&] {
+    return query([&] {
         *count = 1;
         return cudaSuccess;
     });
 }
 
 cudaError_t cudaGetDevice(int* device) {
-    return api([&] {
+    return query([&] {
         *device = 0;
         return cudaSuccess;
     });
@@ -207,7 +207,7 @@ cudaError_t cudaChooseDevice(int* device, const cudaDeviceProp*) {
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
-    return api([&] {
+    return query([&] {
         if (device != 0) {
             return cudaErrorInvalidDevice;
         }
@@ -217,7 +217,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    return api([&] {
+    return query([&] {
         if (device != 0) {
             return cudaErrorInvalidDevice;
         }
@@ -346,14 +346,14 @@ cudaError_t cudaGetDeviceFlags(unsigned* flags) {
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-    return api([&] {
+    return query([&] {
         *version = settings().driver;
         return cudaSuccess;
     });
 }
 
 cudaError_t cudaRuntimeGetVersion(int* version) {
-    return api([&] {
+    return query([&] {
         *version = CUDART_VERSION;
         return cudaSuccess;
     });

@@ -21,6 +21,10 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t ran
                       CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
                       CUtensorMapFloatOOBfill fill) {
     const std::lock_guard lock(runtime_mutex());
+    if (!context_is_bound()) {
+        explain("cuTensorMapEncodeTiled: this host thread has no current context");
+        return CUDA_ERROR_INVALID_CONTEXT;
+    }
     std::string error;
     const int code = tensor_map_encode_tiled(map, type, rank, address, dims, strides, box, steps,
                                              interleave, swizzle, promotion, fill, error);
@@ -165,7 +169,7 @@ const Entry kEntries[] = {
 
 cudaError_t entry_point(const char* symbol, void** function,
                         cudaDriverEntryPointQueryResult* status) {
-    return api([&] {
+    return query([&] {
         if (!symbol || !function) {
             return cudaErrorInvalidValue;
         }

@@ -203,6 +203,7 @@ const ErrorText* find_error(int code) {
 }
 
 thread_local cudaError_t t_last = cudaSuccess;
+thread_local bool t_context = false;
 cudaError_t g_sticky = cudaSuccess;
 
 // After these a CUDA context is lost.
@@ -229,6 +230,10 @@ std::string& report() {
 }
 
 }  // namespace
+
+bool& context_is_bound() {
+    return t_context;
+}
 
 std::recursive_mutex& runtime_mutex() {
     static std::recursive_mutex& mutex = *new std::recursive_mutex;

@@ -41,9 +41,12 @@ cudaError_t sticky_error();
 void clear_errors();
 const std::string& last_report();
 
-// Every API function is `return api([&] { ...; return cudaSuccess; });`
+// Whether this host thread has the device's context: its first call that is no mere query binds it.
+bool& context_is_bound();
+
+// API functions that ask without using the device: they bind no context.
 template <class F>
-cudaError_t api(F&& body) noexcept {
+cudaError_t query(F&& body) noexcept {
     const std::lock_guard lock(runtime_mutex());
     if (!environment_error().empty()) {
         explain(environment_error());
@@ -63,6 +66,13 @@ cudaError_t api(F&& body) noexcept {
         explain(std::string("emulator: ") + e.what());
         return record_error(cudaErrorUnknown);
     }
+}
+
+// Every other API function is `return api([&] { ...; return cudaSuccess; });`
+template <class F>
+cudaError_t api(F&& body) noexcept {
+    context_is_bound() = true;
+    return query(body);
 }
 
 // ---- memory
