@@ -45,6 +45,7 @@ __global__ void speak(const float* in, float* out, float* passed, unsigned* flag
             bulk_wait();
         }
         sum += loaded[t ^ 1];
+        fence_proxy_async();
         sync(4);
         if (t == 0) {
             arrive_expect_tx(&landed, sizeof loaded);
