@@ -106,7 +106,7 @@ LIMELIGHT_DEVICE void write_ones(typename Config::Smem& smem) {
         *reinterpret_cast<uint4*>(smem.turned[stage] + kFirst + chunk * 16) =
             make_uint4(kOnes, kOnes, kOnes, kOnes);
     }
-    fence_async_proxy();
+    fence_async_proxy();  // the transposing warps' later fences cover it, in the ISA's model
 }
 
 }  // namespace limelight::sm90
