@@ -4,8 +4,9 @@
 Left out on purpose: wgmma_fence (orders register accesses, which the emulator does not delay), the
 consumers' turns (order without need, for speed) and each __syncwarp but those after which one lane
 hands over what the warp wrote: the others bring lanes together, free slots that only wgmma read
-(over for all lanes with wgmma_wait), or belong to outputs that the drivers do not make. A fence with
-a remark on its line is a precaution: every writer fences, though the ISA is content with a later one.
+(over for all lanes with wgmma_wait), or belong to outputs that the drivers do not make. A fence
+with a remark on its line is a precaution: its writer fences, though the ISA is content with a later
+one.
 """
 
 from __future__ import annotations
