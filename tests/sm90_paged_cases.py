@@ -282,8 +282,8 @@ def test_what_the_kernels_refuse(kernels: torch.device) -> None:
 
     def call(k: Tensor, *cache: Tensor | None) -> None:
         typed = q.to(k.dtype)
-        tensors = (typed, k, k, torch.empty_like(q), lse, *[None] * 4, *cache, *[None] * 7)
-        tail = (1.0, False, -1, -1, 0, 0.0, 0.0, 70, 70)
+        tensors = (typed, k, k, torch.empty_like(q), lse, *[None] * 4, *cache, *[None] * 8)
+        tail = (1.0, False, -1, -1, 0, 0.0, 0.0, 70, 70, 0, False)
         runtime.launch(runtime.core().attention_forward, tensors, tail)
 
     pages = torch.zeros(4, 12, 1, 64, device=kernels).half()
