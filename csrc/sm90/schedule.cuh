@@ -2,8 +2,6 @@
 // Which tiles a thread block computes, in which order; the same for all of its warps.
 #pragma once
 
-#include <type_traits>
-
 #include "attention/mask.cuh"
 #include "sm90/fwd_params.h"
 
@@ -135,12 +133,9 @@ struct Work {
     LIMELIGHT_DEVICE int head(const FwdKernelParams& params, int row) const {
         return tile.head + (row & ((1 << params.pack_shift) - 1));
     }
-    // In 32 bits, which takes half the registers of keeping them; FP8 with changed scores is the
-    // one kernel that the compiler serialises (C7511) then.
-    static constexpr bool kWide = sizeof(typename Config::Element) == 1 && Config::kChangeScores;
-    using Position = std::conditional_t<kWide, int64_t, int>;
-    LIMELIGHT_DEVICE Position q_row() const { return static_cast<Position>(sequence.q_row); }
-    LIMELIGHT_DEVICE Position q_batch() const { return static_cast<Position>(sequence.q_batch); }
+    // In 32 bits, which takes half the registers of keeping them.
+    LIMELIGHT_DEVICE int q_row() const { return static_cast<int>(sequence.q_row); }
+    LIMELIGHT_DEVICE int q_batch() const { return static_cast<int>(sequence.q_batch); }
 
     template <class Element>
     LIMELIGHT_DEVICE Element* out_row(const FwdKernelParams& params, int row) const {
