@@ -204,6 +204,8 @@ def validate(
         check_values(q, k, p)
     if out is not None:
         check_out(out, plan.out_shape, plan.out_dtype, q)
+    if plan.fallback and runtime.settings.fallback == "error":
+        _fall_back(plan, q)  # raises, before a cache is written
     return plan
 
 
@@ -227,9 +229,13 @@ def run(
     if plan.kernel is not None:
         return _run_kernel(plan, q, k, v, p, out)
     if plan.fallback:
-        runtime.fall_back(f"forward attention on {q.device}", plan.fallback)
+        _fall_back(plan, q)
     result, lse = torch_path.forward(q, k, v, p)
     return (result if out is None else out.copy_(result)), lse
+
+
+def _fall_back(plan: Plan, q: Tensor) -> None:
+    runtime.fall_back(f"forward attention on {q.device}", plan.fallback, stacklevel=6)
 
 
 def _run_kernel(

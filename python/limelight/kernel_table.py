@@ -26,7 +26,7 @@ FEATURES: dict[str, tuple[str, str]] = {
     ),
     "leftpad": ("left-padded keys (cache_leftpad)", "cache_leftpad=None"),
     "cache_batch_idx": ("cache_batch_idx", "k_cache[cache_batch_idx]"),
-    "split": ("num_splits > 1 (a hint, never a different result)", "num_splits=0 or 1"),
+    "split": ("num_splits > 1 (a hint; only rounding may differ)", "num_splits=0 or 1"),
     "tree": ("a tree mask over the new tokens (tree_mask)", "tree_mask=None"),
     "fp8_kv": ("float8 keys and values with a 16-bit q", "k and v of q's dtype"),
     "fp8": ("float8 tensors", "float16 or bfloat16 tensors"),
