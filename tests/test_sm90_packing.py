@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_sm90_forward import ON_EMULATOR, ON_HOPPER, run_cases
+from sm90_runs import ON_EMULATOR, ON_HOPPER, kernels_of, run_cases
 
-CASES = Path(__file__).with_name("sm90_packing_cases.py")
+CASES = "sm90_packing_cases.py"
 
 if ON_EMULATOR:
 
@@ -24,11 +24,11 @@ if ON_EMULATOR:
         schedule: str, seed: int, sms: int, chosen: str, tmp_path: Path
     ) -> None:
         how = {"schedule": schedule, "seed": seed, "sms": sms}
-        names = run_cases(tmp_path / "report", "-k", chosen, cases=CASES, **how)
+        names = kernels_of(run_cases(CASES, tmp_path, chosen, **how))
         assert all("sm90_attention_fwd" in name for name in names), names
 
 
 if ON_HOPPER:
 
     def test_cases_on_the_gpu(tmp_path: Path) -> None:
-        run_cases(tmp_path / "report", cases=CASES)
+        run_cases(CASES, tmp_path)
