@@ -13,18 +13,19 @@ import pytest
 import torch
 from cases import build, vary
 from launch_report import observed
-from sm90_paged_cases import (
+from sm90_cache_tools import (
     BASE,
+    ORDERS,
     STALE,
     check,
-    dense,
+    check_end,
+    check_order,
+    check_shared,
     only_hopper_kernels,  # noqa: F401
     run_unchecked,
     spread_pages,
-    with_stale_entries,
 )
 from test_forward_kernel import run
-from tolerance import assert_forward
 
 HEADDIMS = [(64, 64), (96, 96), (128, 128), (192, 128), (192, 192), (256, 256), (40, 72)]
 
@@ -64,53 +65,18 @@ def test_features(features: dict[str, object], kernels: torch.device) -> None:
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 127, 128, 129, 159])
 def test_ends_of_pages_and_blocks(length: int, kernels: torch.device) -> None:
     case = vary(BASE, "end", batch=1, layout_q="dense", seqlen_q=5, seqlen_k=159, page_size=3)
-    x = build(case, str(kernels))
-    for t in (x.k, x.v):
-        t.nan_to_num_()
-    lengths = torch.tensor([length], dtype=torch.int32, device=kernels)
-    x = with_stale_entries(replace(x, problem=replace(x.problem, seqused_k=lengths)))
-    assert x.problem.block_table is not None
-    unused = torch.ones(x.k.shape[:2], dtype=torch.bool)
-    for key in range(length):
-        unused[int(x.problem.block_table[0, key // 3]), key % 3] = False
-    for t in (x.k, x.v):
-        t[unused.to(kernels)] = float("nan")
-    out, lse = run(x)
-    assert_forward(x, out, lse)
+    check_end(build(case, str(kernels)), length)
 
 
 def test_sequences_that_share_pages(kernels: torch.device) -> None:
-    x = build(vary(BASE, "shared", causal=True, seqlen_k=200, page_size=1), str(kernels))
-    p = x.problem
-    assert p.block_table is not None
-    for t in (x.k, x.v):
-        t.nan_to_num_()
-    table = p.block_table.clone()
-    table[1:, :96] = table[0, :96]
-    x = replace(x, problem=replace(p, block_table=table))
-    out, lse = run(x)
-    assert_forward(x, out, lse)
-    assert all(map(torch.equal, run(dense(x)), (out, lse)))
+    case = vary(BASE, "shared", causal=True, seqlen_k=200, page_size=1)
+    check_shared(build(case, str(kernels)), 96)
 
 
-@pytest.mark.parametrize("order", ["pkts", "ptks", "kpts", "ptsk", "psktx"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_caches_of_any_order(order: str, kernels: torch.device) -> None:
-    """Keys and values in one allocation: p pages, k which of the two, t tokens, s heads, x more."""
     case = vary(BASE, "order", heads_q=4, heads_kv=2, causal=True, seqlen_k=150, page_size=5)
-    x = build(case, str(kernels))
-    want = run(x)
-    pages, page_size, heads, headdim = x.k.shape
-    extents = {"p": pages, "k": 2, "t": page_size, "s": heads, "x": 2}
-    raw = torch.full([extents[c] for c in order] + [headdim], float("nan"), device=kernels)
-    cache = raw.to(x.k.dtype)
-    if "x" in order:
-        cache = cache.select(order.index("x"), 1)
-    plain = order.replace("x", "")
-    cache = cache.permute(*[plain.index(c) for c in "kpts"], 4)
-    for view, t in zip(cache, (x.k, x.v), strict=True):
-        view.copy_(t)
-    got = run(replace(x, k=cache[0], v=cache[1]))
-    assert all(map(torch.equal, got, want))
+    check_order(build(case, str(kernels)), order)
 
 
 def test_pages_beyond_2_to_the_31_elements(kernels: torch.device) -> None:

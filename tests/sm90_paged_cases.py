@@ -7,81 +7,29 @@ whole pages; entries of the table that no row may read are anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import limelight
 import pytest
 import torch
-from cases import Case, Inputs, build, vary
-from fp8_tolerance import assert_fp8_forward
-from limelight import execute, runtime
+from cases import build, vary
+from limelight import runtime
+from sm90_cache_tools import (
+    BASE,
+    ORDERS,
+    STALE,
+    check,
+    check_end,
+    check_order,
+    check_shared,
+    only_hopper_kernels,  # noqa: F401
+    run_unchecked,
+    spread_pages,
+)
 from test_forward_kernel import run
-from tolerance import assert_forward
 from torch import Tensor
 
-BASE = Case(
-    "paged",
-    batch=3,
-    heads_q=2,
-    heads_kv=1,
-    headdim=64,
-    seqlen_q=70,
-    seqlen_k=300,
-    layout_q="packed",
-    layout_k="paged",
-)
 FP8 = {"dtype": "float8_e4m3fn", "descale": True}
-STALE = [-1, -(2**31), 2**31 - 1, 10**6]
-
-
-@pytest.fixture(autouse=True)
-def only_hopper_kernels(monkeypatch: pytest.MonkeyPatch, kernels: torch.device) -> Iterator[None]:
-    """Calls with few rows of q would go to the decode kernels first."""
-    hopper = frozenset(pair for pair in runtime.installed() if pair[0].startswith("sm90_fwd"))
-    monkeypatch.setattr(runtime, "installed", lambda: hopper)
-    with runtime.override(check=False, fallback="error"):  # forgets the plans of other tests
-        yield
-
-
-def with_stale_entries(x: Inputs) -> Inputs:
-    """The table with anything behind each sequence's last page."""
-    p = x.problem
-    assert p.block_table is not None
-    assert p.seqused_k is not None
-    table = p.block_table.clone()
-    for row, length in enumerate(p.seqused_k.tolist()):
-        for column in range(-(-length // x.k.shape[1]), table.shape[1]):
-            table[row, column] = STALE[(row + column) % len(STALE)]
-    return replace(x, problem=replace(p, block_table=table))
-
-
-def dense(x: Inputs) -> Inputs:
-    """The same keys in rows of their own, without pages."""
-    p = x.problem
-    assert p.block_table is not None
-    table = p.block_table.long().clamp(0, x.k.shape[0] - 1)
-    as_bytes = [t.view(torch.uint8) if t.element_size() == 1 else t for t in (x.k, x.v)]
-    k, v = (t[table].flatten(1, 2).view(x.k.dtype) for t in as_bytes)
-    return replace(x, k=k, v=v, problem=replace(p, block_table=None))
-
-
-def run_unchecked(x: Inputs) -> tuple[Tensor, Tensor]:
-    """A call whose table would be refused where it is checked (CPU tensors, LIMELIGHT_CHECK)."""
-    p = x.problem
-    plan = execute._plan(x.q, x.k, x.v, p)
-    return execute.run(plan, x.q, x.k, x.v, p)
-
-
-def check(case: Case, device: torch.device) -> None:
-    x = build(case, str(device))
-    out, lse = run(with_stale_entries(x) if case.layout_k == "paged" else x)
-    if x.q.element_size() == 1:
-        assert_fp8_forward(x, out, lse)
-    else:
-        assert_forward(x, out, lse)
-    if case.layout_k == "paged":
-        assert all(map(torch.equal, run(dense(x)), (out, lse)))
 
 
 @pytest.mark.parametrize("page_size", [8, 16, 24, 48, 64, 128, 256])
@@ -130,59 +78,19 @@ def test_features(features: dict[str, object], kernels: torch.device) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 127, 128, 129, 160])
 def test_ends_of_pages_and_blocks(length: int, kernels: torch.device) -> None:
-    x = build(vary(BASE, "end", batch=1, layout_q="dense", seqlen_q=5, seqlen_k=160), str(kernels))
-    for t in (x.k, x.v):
-        t.nan_to_num_()
-    lengths = torch.tensor([length], dtype=torch.int32, device=kernels)
-    x = with_stale_entries(replace(x, problem=replace(x.problem, seqused_k=lengths)))
-    assert x.problem.block_table is not None
-    unused = torch.ones(x.k.shape[:2], dtype=torch.bool)
-    for key in range(length):
-        unused[int(x.problem.block_table[0, key // 16]), key % 16] = False
-    for t in (x.k, x.v):
-        t[unused.to(kernels)] = float("nan")
-    out, lse = run(x)
-    assert_forward(x, out, lse)
+    case = vary(BASE, "end", batch=1, layout_q="dense", seqlen_q=5, seqlen_k=160)
+    check_end(build(case, str(kernels)), length)
 
 
 def test_sequences_that_share_pages(kernels: torch.device) -> None:
-    x = build(vary(BASE, "shared", causal=True, seqlen_k=200), str(kernels))
-    p = x.problem
-    for t in (x.k, x.v):
-        t.nan_to_num_()
-    table = p.block_table.clone()
-    table[1:, :6] = table[0, :6]
-    x = replace(x, problem=replace(p, block_table=table))
-    out, lse = run(x)
-    assert_forward(x, out, lse)
-    assert all(map(torch.equal, run(dense(x)), (out, lse)))
+    check_shared(build(vary(BASE, "shared", causal=True, seqlen_k=200), str(kernels)), 6)
 
 
 @pytest.mark.parametrize("fp8", [False, True], ids=["16-bit", "fp8"])
-@pytest.mark.parametrize("order", ["pkts", "ptks", "kpts", "ptsk", "psktx"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_caches_of_any_order(order: str, fp8: bool, kernels: torch.device) -> None:
-    """Keys and values in one allocation: p pages, k which of the two, t tokens, s heads, x more."""
     case = vary(BASE, "order", heads_q=4, heads_kv=2, causal=True, seqlen_k=150)
-    x = build(vary(case, "fp8", headdim=128, **FP8) if fp8 else case, str(kernels))
-    want = run(x)
-    pages, page_size, heads, headdim = x.k.shape
-    extents = {"p": pages, "k": 2, "t": page_size, "s": heads, "x": 2}
-    raw = torch.full([extents[c] for c in order] + [headdim], float("nan"), device=kernels)
-    cache = raw.to(x.k.dtype)
-    if "x" in order:
-        cache = cache.select(order.index("x"), 1)
-    plain = order.replace("x", "")
-    cache = cache.permute(*[plain.index(c) for c in "kpts"], 4)
-    for view, t in zip(cache, (x.k, x.v), strict=True):
-        view.copy_(t)
-    got = run(replace(x, k=cache[0], v=cache[1]))
-    assert all(map(torch.equal, got, want))
-
-
-def spread_pages(x: Tensor, stride: int) -> Tensor:
-    """x with this many elements from page to page; untouched memory costs nothing on a CPU."""
-    space = torch.empty((x.shape[0] - 1) * stride + x[0].numel(), dtype=x.dtype, device=x.device)
-    return space.as_strided(x.shape, (stride, *x.stride()[1:])).copy_(x)
+    check_order(build(vary(case, "fp8", headdim=128, **FP8) if fp8 else case, str(kernels)), order)
 
 
 def test_pages_beyond_2_to_the_31_elements(kernels: torch.device) -> None:
