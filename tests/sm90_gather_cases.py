@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pages that the Hopper forward kernels gather row by row, for tests/test_sm90_gather.py.
+"""Pages that the Hopper forward kernels gather row by row, for tests/test_sm90_paged.py.
 
 As sm90_paged_cases.py, for page sizes that are no multiple of 8 and caches that no tensor map
 expresses.

@@ -288,15 +288,3 @@ def test_every_argument_has_a_test() -> None:
     for name, parameter in inspect.signature(limelight.flash_attn_with_kvcache).parameters.items():
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             assert f"test_{shared.get(name, name)}" in tests, name
-
-
-def test_nothing_is_written_where_falling_back_is_an_error(kernels: torch.device) -> None:
-    """Rows are appended by a kernel; qv over keys and values apart has none."""
-    half = {"dtype": torch.half, "device": kernels}
-    k_cache, v_cache = torch.zeros(1, 8, 1, 64, **half), torch.zeros(1, 8, 1, 128, **half)
-    q, qv = torch.ones(1, 1, 1, 64, **half), torch.ones(1, 1, 1, 128, **half)
-    lengths = torch.ones(1, dtype=torch.int32, device=kernels)
-    with pytest.raises(limelight.FallbackError, match="qv"):
-        limelight.flash_attn_with_kvcache(q, k_cache, v_cache, q, qv, cache_seqlens=lengths, qv=qv)
-    assert not k_cache.any()
-    assert not v_cache.any()

@@ -180,3 +180,15 @@ def test_qv(where: torch.device) -> None:
     for b, n in enumerate(LENGTHS):
         scale = (2 * HEADDIM) ** -0.5
         judge(out[b], lse[b], both[b], whole[b, :n], cache.v[b, :n], softmax_scale=scale)
+
+
+def test_nothing_is_written_where_falling_back_is_an_error(kernels: torch.device) -> None:
+    """Rows are appended by a kernel; qv over keys and values apart has none."""
+    half = {"dtype": torch.half, "device": kernels}
+    k_cache, v_cache = torch.zeros(1, 8, 1, 64, **half), torch.zeros(1, 8, 1, 128, **half)
+    q, qv = torch.ones(1, 1, 1, 64, **half), torch.ones(1, 1, 1, 128, **half)
+    lengths = torch.ones(1, dtype=torch.int32, device=kernels)
+    with pytest.raises(limelight.FallbackError, match="qv"):
+        limelight.flash_attn_with_kvcache(q, k_cache, v_cache, q, qv, cache_seqlens=lengths, qv=qv)
+    assert not k_cache.any()
+    assert not v_cache.any()

@@ -68,6 +68,16 @@ const float* descale(const py::handle& object, const char* name, const Attention
     return static_cast<const float*>(tensor->data);
 }
 
+void fill_descales(AttentionParams& params, const py::handle& q_descale,
+                   const py::handle& k_descale, const py::handle& v_descale) {
+    expect(params.dtype == Dtype::kFloat8E4M3 ||
+               (q_descale.is_none() && k_descale.is_none() && v_descale.is_none()),
+           "q_descale, k_descale and v_descale", "are for float8 tensors only");
+    params.q_descale = descale(q_descale, "q_descale", params, params.q_descale_strides);
+    params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
+    params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_strides);
+}
+
 void fill_alibi(AttentionParams& params, const py::handle& object) {
     const auto slopes = optional_view(object, "alibi_slopes");
     if (!slopes) {
@@ -102,6 +112,15 @@ void fill_dropout(AttentionParams& params, const py::handle& object, double drop
         expect(state->shape[0] == 2 && state->stride[0] == 1, "rng_state",
                "must be contiguous and hold a seed and an offset");
         params.rng_state = static_cast<const uint64_t*>(state->data);
+    }
+}
+
+void fill_split_workspace(AttentionParams& params, const py::handle& object) {
+    if (const auto memory = optional_view(object, "workspace")) {
+        require(*memory, "workspace", ScalarType::kUInt8, 1);
+        expect(memory->stride[0] == 1 || memory->shape[0] <= 1, "workspace", "must be contiguous");
+        params.split_workspace = memory->data;
+        params.split_workspace_bytes = static_cast<size_t>(memory->shape[0]);
     }
 }
 

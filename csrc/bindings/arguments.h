@@ -22,8 +22,13 @@ void fill_places(AttentionParams& params, const TensorView& k, const pybind11::h
 const float* descale(const pybind11::handle& object, const char* name,
                      const AttentionParams& params, DescaleStrides& strides);
 
+// The factors of float8 q, k and v, of which none is for other tensors.
+void fill_descales(AttentionParams& params, const pybind11::handle& q_descale,
+                   const pybind11::handle& k_descale, const pybind11::handle& v_descale);
+
 void fill_alibi(AttentionParams& params, const pybind11::handle& object);
 void fill_sink(AttentionParams& params, const pybind11::handle& object);
 void fill_dropout(AttentionParams& params, const pybind11::handle& object, double dropout_p);
+void fill_split_workspace(AttentionParams& params, const pybind11::handle& object);
 
 }  // namespace limelight::bindings

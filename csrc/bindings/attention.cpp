@@ -204,18 +204,8 @@ void attention_forward(const py::object& q, const py::object& k, const py::objec
                                         dropout_p,
                                         max_seqlen_q,
                                         max_seqlen_k});
-    expect(params.dtype == Dtype::kFloat8E4M3 ||
-               (q_descale.is_none() && k_descale.is_none() && v_descale.is_none()),
-           "q_descale, k_descale and v_descale", "are for float8 tensors only");
-    params.q_descale = descale(q_descale, "q_descale", params, params.q_descale_strides);
-    params.k_descale = descale(k_descale, "k_descale", params, params.k_descale_strides);
-    params.v_descale = descale(v_descale, "v_descale", params, params.v_descale_strides);
-    if (const auto memory = optional_view(workspace, "workspace")) {
-        require(*memory, "workspace", ScalarType::kUInt8, 1);
-        expect(memory->stride[0] == 1 || memory->shape[0] <= 1, "workspace", "must be contiguous");
-        params.split_workspace = memory->data;
-        params.split_workspace_bytes = static_cast<size_t>(memory->shape[0]);
-    }
+    fill_descales(params, q_descale, k_descale, v_descale);
+    fill_split_workspace(params, workspace);
     params.num_splits = num_splits;
     params.batch_invariant = batch_invariant;
     raise(limelight::attention_forward(params, reinterpret_cast<CUstream_st*>(stream)));
