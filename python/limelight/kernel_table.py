@@ -65,51 +65,26 @@ class Kernel:
         return next((tile for tile in self.headdim_tiles if tile >= need), None)
 
 
-_SM80_FEATURES = frozenset(
+# What every forward kernel computes.
+_FEATURES = frozenset(
     (
         "causal",
         "window",
-        "attention_chunk",
         "varlen",
         "seqused",
         "gqa",
         "softcap",
         "alibi",
         "sink",
-        "bias",
-        "dropout",
         "split",
         "deterministic",
         "batch_invariant",
     )
 )
-_DECODE_FEATURES = frozenset(
-    (
-        "causal",
-        "window",
-        "attention_chunk",
-        "varlen",
-        "seqused",
-        "gqa",
-        "softcap",
-        "alibi",
-        "sink",
-        "paged",
-        "odd_pages",
-        "leftpad",
-        "cache_batch_idx",
-        "split",
-        "tree",
-        "fp8_kv",
-        "deterministic",
-        "batch_invariant",
-    )
-)
-_SM90_FEATURES = _SM80_FEATURES - {"attention_chunk", "dropout"} | {
-    "paged",
-    "leftpad",
-    "cache_batch_idx",
-}
+_CACHE_FEATURES = _FEATURES | {"paged", "leftpad", "cache_batch_idx"}
+_SM80_FEATURES = _FEATURES | {"attention_chunk", "bias", "dropout"}
+_SM90_FEATURES = _CACHE_FEATURES | {"bias"}
+_DECODE_FEATURES = _CACHE_FEATURES | {"attention_chunk", "odd_pages", "tree", "fp8_kv"}
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         name="sm90_fwd",
